@@ -1,0 +1,147 @@
+"""Every exception of the cache. Each keeps its evidence as attributes and survives pickling."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+class QuickCacheError(Exception):
+    """Root of all errors that the cache raises on purpose."""
+
+    code = "QUICKCACHE_ERROR"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception.__reduce__ would call the class with the finished message, which is no argument of ours.
+        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+
+
+def _rebuild(cls: type[QuickCacheError], args: tuple[Any, ...], state: dict[str, Any]) -> QuickCacheError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(QuickCacheError, ValueError):
+    """A setting is wrong: `field` names it, `value` is what was given, `remedy` what to do."""
+
+    code = "CONFIG_ERROR"
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{field}={value!r}: {remedy}")
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+
+
+class CacheMiss(QuickCacheError, KeyError):
+    """There is no live value under `key`. Parent of `KeyNotFound` and `KeyExpired`."""
+
+    code = "CACHE_MISS"
+
+    def __init__(self, key: str, message: str | None = None) -> None:
+        super().__init__(message or f"Key {key!r} has no live value")
+        self.key = key
+
+    # KeyError's own __str__ shows the repr of the message.
+    __str__ = Exception.__str__
+
+
+class KeyNotFound(CacheMiss):
+    """The key was never stored, or has left the cache."""
+
+    code = "KEY_NOT_FOUND"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, f"Key {key!r} not found")
+
+
+class KeyExpired(CacheMiss):
+    """The key was stored, and its TTL has ended since."""
+
+    code = "KEY_EXPIRED"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, f"Key {key!r} has expired")
+
+
+class KeyAlreadyExists(QuickCacheError):
+    """`add` found a live value under the key."""
+
+    code = "KEY_ALREADY_EXISTS"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Key {key!r} already exists")
+        self.key = key
+
+
+class InvalidTTL(QuickCacheError, ValueError):
+    """A TTL that is no positive duration."""
+
+    code = "INVALID_TTL"
+
+    def __init__(self, ttl: object, field: str = "ttl_sec") -> None:
+        super().__init__(
+            f"{field}={ttl!r}: give a number of seconds above 0, a timedelta above 0, "
+            "None for the default, or NEVER for an entry without an end"
+        )
+        self.ttl = ttl
+        self.field = field
+
+
+class InvalidKey(QuickCacheError, ValueError):
+    """A key that is no string."""
+
+    code = "INVALID_KEY"
+
+    def __init__(self, key: object) -> None:
+        super().__init__(f"key={key!r}: keys are strings, this is {type(key).__name__}; pass str(...) or an f-string")
+        self.key = key
+
+
+class SerializationError(QuickCacheError):
+    """A value can't be turned into bytes, or bytes can't be turned back. The cause is chained."""
+
+    code = "SERIALIZATION_ERROR"
+
+    def __init__(self, message: str, *, key: str | None = None, serializer: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+        self.serializer = serializer
+
+
+class StoreUnavailable(QuickCacheError):
+    """The store can't be reached, and the operation can't be answered without it."""
+
+    code = "STORE_UNAVAILABLE"
+
+
+class _FileError(QuickCacheError):
+    _verb = "use"
+
+    def __init__(self, filepath: str | os.PathLike[str] | None, reason: object) -> None:
+        super().__init__(f"Failed to {self._verb} {filepath}: {reason}")
+        self.filepath = None if filepath is None else os.fspath(filepath)
+        self.reason = str(reason)
+
+
+class CacheSaveError(_FileError):
+    """A snapshot could not be written. A file that was there before is untouched."""
+
+    code = "CACHE_SAVE_ERROR"
+    _verb = "save the cache to"
+
+
+class CacheLoadError(_FileError):
+    """A snapshot could not be read. The cache is as it was."""
+
+    code = "CACHE_LOAD_ERROR"
+    _verb = "load the cache from"
+
+
+class CacheMetricsSaveError(_FileError):
+    """The metrics could not be written. A file that was there before is untouched."""
+
+    code = "CACHE_METRICS_SAVE_ERROR"
+    _verb = "save the metrics to"
