@@ -190,9 +190,9 @@ def keys_report(
 
 def memory_notes() -> list[str]:
     """What a reader must know about any output on caches of scope `memory`."""
+    pid = os.getpid()
     return [
-        f"Scope memory: this is the cache of this process only (pid {os.getpid()}). "
-        "Each worker has its own, which no other process can see."
+        f"Scope memory: the cache of this process only (pid {pid}); each worker has its own, out of sight of others."
     ]
 
 
