@@ -36,13 +36,15 @@ class Registry:
     def register(self, name: str, cls: type) -> None:
         """Give `cls` a name.
 
-        The same class again under its name is fine. Raises `TypeError` for what is no subclass of the accepted
-        base, `ConfigError` for a name that another class has or that reads like an import path.
+        The same class again under its name is fine. Raises `TypeError` for what is no subclass of the
+        accepted base, `ConfigError` for a name that another class has or that reads like an import path.
         """
         self._check_base(cls)
         if not isinstance(name, str) or not name.strip() or "." in name or ":" in name:
             raise ConfigError(
-                self._field, name, "a name is a word without '.' and ':', those mark an import path; choose another"
+                self._field,
+                name,
+                "a name is a word without '.' and ':', those mark an import path; choose another",
             )
         taken_by = self._classes.setdefault(name.strip().lower(), cls)
         if taken_by is not cls:
@@ -59,19 +61,20 @@ class Registry:
     def resolve(self, spec: object, *, field: str | None = None) -> type[Any]:
         """The class that `spec` means: a name, a class, "package.module:Class" or "package.module.Class".
 
-        `field` is the setting that the spec comes from; the `ConfigError` of a spec that means nothing names it.
+        `field` is the setting that the spec comes from, named by the `ConfigError` of a spec without meaning.
         """
         field = field or self._field
-        if isinstance(spec, str):
-            cls = self._from_name(spec.strip(), field) if spec.strip() else None
-        else:
-            cls = spec
-        if cls is None or not isinstance(cls, type):
-            raise ConfigError(field, spec, f"give the name of one of {self._names()}, or a class, or 'module:Class'")
+        cls = self._from_string(spec.strip(), field) if isinstance(spec, str) else spec
+        if not isinstance(cls, type):
+            raise ConfigError(field, spec, f"give one of {self._names()}, or a class, or 'module:Class'")
         if not issubclass(cls, self._base):
-            raise ConfigError(field, spec, f"{_path(cls)} is no {self.kind}; derive it from {_path(self._base)}")
+            raise ConfigError(
+                field, spec, f"{_path(cls)} is no {self.kind}; derive it from {_path(self._base)}"
+            )
         if missing := getattr(cls, "__abstractmethods__", None):
-            raise ConfigError(field, spec, f"{_path(cls)} is abstract; implement {', '.join(sorted(missing))}")
+            raise ConfigError(
+                field, spec, f"{_path(cls)} is abstract; implement {', '.join(sorted(missing))}"
+            )
         return cls
 
     def create(self, spec: object, *, field: str | None = None) -> Any:
@@ -91,11 +94,18 @@ class Registry:
                 "or pass a finished instance where the setting takes one",
             ) from error
 
+    def name_of(self, cls: type) -> str:
+        """What to call `cls` where it has to be found again: its name here, else "module:Class"."""
+        for name, registered in list(self._classes.items()):
+            if registered is cls:
+                return name
+        return f"{cls.__module__}:{cls.__qualname__}"
+
     def _check_base(self, cls: object) -> None:
         if not isinstance(cls, type) or not issubclass(cls, self._base):
             raise TypeError(f"{self.kind} must be a class derived from {_path(self._base)}, got {cls!r}")
 
-    def _from_name(self, spec: str, field: str) -> object:
+    def _from_string(self, spec: str, field: str) -> object:
         if ":" in spec or "." in spec:
             return self._from_path(spec, field)
         cls = self._classes.get(spec.lower())
@@ -109,7 +119,9 @@ class Registry:
                 found = getattr(found, part)
         except Exception as error:
             raise ConfigError(
-                field, spec, f"can't be imported ({type(error).__name__}: {error}); check module and class name"
+                field,
+                spec,
+                f"can't be imported ({type(error).__name__}: {error}); check module and class name",
             ) from error
         return found
 
@@ -120,7 +132,9 @@ class Registry:
         if len({point.value for point in points}) > 1:
             values = " and ".join(sorted({point.value for point in points}))
             raise ConfigError(
-                field, spec, f"several installed packages offer this name: {values}; give the one as 'module:Class'"
+                field,
+                spec,
+                f"several installed packages offer this name: {values}; give the one as 'module:Class'",
             )
         try:
             return points[0].load()
@@ -137,7 +151,7 @@ class Registry:
 
         close = get_close_matches(spec.lower(), self.available(), n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown {self.kind}; {hint}There are {self._names()}; your own go in as a class or as 'module:Class'"
+        return f"unknown {self.kind}; {hint}There are {self._names()}; give your own as a class or 'module:Class'"
 
     def _names(self) -> str:
         return ", ".join(repr(name) for name in self.available())

@@ -15,7 +15,7 @@ C = TypeVar("C", bound=type)
 def register_eviction_policy(name: str) -> Callable[[C], C]:
     """Make the class below usable as `eviction_policy=name`.
 
-    Raises `TypeError` if it isn't derived from `BaseEvictionPolicy`, `ConfigError` if another class has the name.
+    Raises `TypeError` if it isn't derived from `BaseEvictionPolicy`, `ConfigError` if the name is taken.
     """
     return _register(eviction_policies, name)
 
@@ -23,7 +23,7 @@ def register_eviction_policy(name: str) -> Callable[[C], C]:
 def register_serializer(name: str) -> Callable[[C], C]:
     """Make the class below usable as `serializer=name`.
 
-    Raises `TypeError` if it isn't derived from `BaseSerializer`, `ConfigError` if another class has the name.
+    Raises `TypeError` if it isn't derived from `BaseSerializer`, `ConfigError` if the name is taken.
     """
     return _register(serializers, name)
 
