@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ..errors import ConfigError, QuickCacheError
+from quickcache_core.errors import ConfigError, QuickCacheError
 
 __all__ = ["Registry", "eviction_policies", "serializers"]
 
@@ -40,13 +40,7 @@ class Registry:
         accepted base, `ConfigError` for a name that another class has or that reads like an import path.
         """
         self._check_base(cls)
-        if not isinstance(name, str) or not name.strip() or "." in name or ":" in name:
-            raise ConfigError(
-                self._field,
-                name,
-                "a name is a word without '.' and ':', those mark an import path; choose another",
-            )
-        taken_by = self._classes.setdefault(name.strip().lower(), cls)
+        taken_by = self._classes.setdefault(self._checked_name(name), cls)
         if taken_by is not cls:
             raise ConfigError(
                 self._field,
@@ -105,6 +99,15 @@ class Registry:
         if not isinstance(cls, type) or not issubclass(cls, self._base):
             raise TypeError(f"{self.kind} must be a class derived from {_path(self._base)}, got {cls!r}")
 
+    def _checked_name(self, name: object) -> str:
+        if not isinstance(name, str) or not name.strip() or "." in name or ":" in name:
+            raise ConfigError(
+                self._field,
+                name,
+                "a name is a word without '.' and ':', those mark an import path; choose another",
+            )
+        return name.strip().lower()
+
     def _from_string(self, spec: str, field: str) -> object:
         if ":" in spec or "." in spec:
             return self._from_path(spec, field)
@@ -151,7 +154,7 @@ class Registry:
 
         close = get_close_matches(spec.lower(), self.available(), n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown {self.kind}; {hint}There are {self._names()}; give your own as a class or 'module:Class'"
+        return f"unknown {self.kind}; {hint}There are {self._names()}; your own: a class or 'module:Class'"
 
     def _names(self) -> str:
         return ", ".join(repr(name) for name in self.available())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from . import Registry, eviction_policies, serializers
+from quickcache_core.registry import Registry, eviction_policies, serializers
 
 __all__ = ["register_eviction_policy", "register_serializer"]
 
