@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Wall time says nothing on a busy machine; what a run found is printed so that it can be replayed.
+settings.register_profile(
+    "quick", deadline=None, print_blob=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)
+settings.load_profile("thorough" if os.environ.get("CI") else "quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stress-seconds",
+        type=float,
+        default=5.0,
+        help="how long each stress test hammers a cache, in seconds (default: 5)",
+    )
+
+
+@pytest.fixture(scope="session")
+def stress_seconds(request: pytest.FixtureRequest) -> float:
+    """How long a stress test should go on, in seconds."""
+    seconds: float = request.config.getoption("--stress-seconds")
+    return seconds
