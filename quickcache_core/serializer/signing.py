@@ -1,0 +1,55 @@
+"""Signatures that tell our own bytes from anybody else's."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+
+from quickcache_core.errors import ConfigError
+
+# Below this, guessing is cheaper than stealing.
+MIN_SECRET_BYTES = 16
+
+
+class Signer:
+    """HMAC-SHA256 with a key that is derived from `secret` for one `purpose`.
+
+    The derivation keeps apart what one secret signs: a signature made elsewhere with the same secret, or for
+    another purpose, is no good here. `fallbacks` are former secrets: good for checking, never for signing.
+    Raises `ConfigError` for a secret that is no text or bytes, or shorter than `MIN_SECRET_BYTES`.
+    """
+
+    def __init__(self, secret: str | bytes, fallbacks: Iterable[str | bytes] = (), *, purpose: str) -> None:
+        self._key = _derive("secret", secret, purpose)
+        if isinstance(fallbacks, (str, bytes)):
+            raise ConfigError(
+                "secret_fallbacks", f"({len(fallbacks)} characters)", "give a list of secrets, not one secret"
+            )
+        self._keys = (self._key, *(_derive("secret_fallbacks", each, purpose) for each in fallbacks))
+
+    def sign(self, data: bytes) -> str:
+        """64 hexadecimal digits."""
+        return hmac.digest(self._key, data, "sha256").hex()
+
+    def verify(self, data: bytes, signature: str) -> bool:
+        """In a time that says nothing about how much of `signature` is right."""
+        given = signature.encode(errors="surrogatepass")
+        return any(
+            hmac.compare_digest(hmac.digest(key, data, "sha256").hex().encode(), given) for key in self._keys
+        )
+
+
+def _derive(field: str, secret: object, purpose: str) -> bytes:
+    # The errors say how long a secret is, never what it is: they end up in logs.
+    if isinstance(secret, str):
+        secret = secret.encode(errors="surrogatepass")
+    if not isinstance(secret, bytes):
+        raise ConfigError(field, f"(a {type(secret).__name__})", "a secret is str or bytes")
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ConfigError(
+            field,
+            f"({len(secret)} bytes)",
+            f"give at least {MIN_SECRET_BYTES} bytes that nobody can guess, such as those of "
+            "python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        )
+    return hmac.digest(secret, b"quickcache signature key\0" + purpose.encode(), "sha256")
