@@ -45,6 +45,11 @@ class Frozen:
         self.data = data
 
 
+def thaw(stored: Any) -> Any:
+    """The value that a stored form stands for. The hot table spells this out for itself."""
+    return stored.load(stored.data) if stored.__class__ is Frozen else stored
+
+
 def freezer(
     mode: str, serializer: BaseSerializer, immutable_types: Iterable[type] = ()
 ) -> Callable[[Any], Any] | None:

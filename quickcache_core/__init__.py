@@ -1,0 +1,60 @@
+"""QuickCache: the engine. Standard library only, and no framework."""
+
+from quickcache_core.cache import QuickCache
+from quickcache_core.config import FIELDS, QuickCacheConfig, nearest_option
+from quickcache_core.entry import MISSING
+from quickcache_core.errors import (
+    CacheLoadError,
+    CacheMetricsSaveError,
+    CacheMiss,
+    CacheSaveError,
+    ConfigError,
+    InvalidKey,
+    InvalidTTL,
+    KeyAlreadyExists,
+    KeyExpired,
+    KeyNotFound,
+    QuickCacheError,
+    SerializationError,
+    StoreUnavailable,
+)
+from quickcache_core.events import CacheEvent, EventKind, RemovalCause
+from quickcache_core.eviction_policy import BaseEvictionPolicy, EvictionPolicy
+from quickcache_core.metrics.snapshot import MetricsSnapshot
+from quickcache_core.registry.decorators import register_eviction_policy, register_serializer
+from quickcache_core.serializer import BaseSerializer
+from quickcache_core.ttl import NEVER, TTL
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "FIELDS",
+    "MISSING",
+    "NEVER",
+    "TTL",
+    "BaseEvictionPolicy",
+    "BaseSerializer",
+    "CacheEvent",
+    "CacheLoadError",
+    "CacheMetricsSaveError",
+    "CacheMiss",
+    "CacheSaveError",
+    "ConfigError",
+    "EventKind",
+    "EvictionPolicy",
+    "InvalidKey",
+    "InvalidTTL",
+    "KeyAlreadyExists",
+    "KeyExpired",
+    "KeyNotFound",
+    "MetricsSnapshot",
+    "QuickCache",
+    "QuickCacheConfig",
+    "QuickCacheError",
+    "RemovalCause",
+    "SerializationError",
+    "StoreUnavailable",
+    "nearest_option",
+    "register_eviction_policy",
+    "register_serializer",
+]

@@ -1,0 +1,574 @@
+"""QuickCache, the object that users hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+
+from quickcache_core.entry import FOREVER, MISSING
+from quickcache_core.errors import CacheMiss, KeyAlreadyExists, KeyExpired, KeyNotFound
+from quickcache_core.events import CacheEvent, EventKind, Listener, RemovalCause
+from quickcache_core.keys import check_key
+from quickcache_core.metrics.snapshot import MetricsSnapshot
+from quickcache_core.files import CacheFiles
+from quickcache_core.store.base import ABSENT, Bounds, Presence, Store
+from quickcache_core.store.memory import MemoryStore
+from quickcache_core.store.off import OffStore
+from quickcache_core.ttl import TTL, seconds
+
+if TYPE_CHECKING:
+    from quickcache_core.config import QuickCacheConfig
+
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S", bound="QuickCache")
+Freeze = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a cache is made of; `QuickCacheConfig.assemble` makes them."""
+
+    store: MemoryStore
+    bounds: Bounds
+    default_ttl: float
+    """Seconds, or `FOREVER`."""
+    freeze: Freeze | None
+    files: CacheFiles
+    enabled: bool
+    dismiss: Callable[[], None]
+    """Ends the background work for the store, if nobody else uses it."""
+
+
+class QuickCache:
+    """A cache of string keys and any values, each with a time to live.
+
+    A light handle around a store: caches with one `location` share the entries and may differ in everything else.
+    All methods may be called from any thread. After a fork, parent and child go on with separate copies.
+
+    Wherever there is a `ttl_sec`: seconds as int, float or timedelta, above 0; None for the `default_ttl` of the configuration;
+    `NEVER` for an entry without an end; anything else raises `InvalidTTL`. A key that is no string raises `InvalidKey`. A value that
+    the isolation must serialize and can't raises `SerializationError`. Methods with an `a` in front are for coroutines; in scope `memory`
+    they take microseconds and run in place, except those that read or write files, which run in a thread.
+
+    Single-key operations take constant time at any number of entries.
+    """
+
+    default_config: ClassVar[Callable[[], QuickCacheConfig]]
+    """What `QuickCache()` is made with."""
+
+    def __init__(self, config: QuickCacheConfig | None = None) -> None:
+        self._config = self.default_config() if config is None else config
+        parts = self._config.assemble()
+        self._real_store = parts.store
+        self._bounds = parts.bounds
+        self._default_ttl = parts.default_ttl
+        self._freeze = parts.freeze
+        self._files = parts.files
+        self._dismiss = parts.dismiss
+        self._switch_lock = threading.Lock()
+        self._times_off = 0 if parts.enabled else 1
+        self._listeners: dict[EventKind, tuple[Listener, ...]] = {}
+        self._bind()
+
+    def _bind(self) -> None:
+        """Choose the functions behind the hot methods, so that no call pays for what isn't in use."""
+        store: Store = OffStore(self._real_store) if self._times_off else self._real_store
+        self._store = store
+        self._put = store.put
+        heard = EventKind.HIT in self._listeners or EventKind.MISS in self._listeners
+        self._get = self._heard_get if heard else store.get
+        if type(self).get is QuickCache.get:
+            # Found on the instance before the method of the class: a hit is one call, into the hot table.
+            self.get = self._get  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        config = self._config
+        return (
+            f"<{type(self).__name__} location={config.location!r} size={self.size()} "
+            f"max_size={self._bounds.max_size} policy={config.eviction_policy!r}>"
+        )
+
+    @property
+    def config(self) -> QuickCacheConfig:
+        return self._config
+
+    @property
+    def max_size(self) -> int:
+        """Entries that this cache lets in; see `resize`."""
+        return self._bounds.max_size
+
+    @property
+    def enabled(self) -> bool:
+        """False while the cache is switched off, see `disabled`."""
+        return not self._times_off
+
+    # One key
+
+    def get(self, key: str, default: Any = MISSING) -> Any:
+        """The live value under `key`, else `default`.
+
+        Without a default a miss raises: `KeyExpired` if the entry was still there past its TTL, else `KeyNotFound`. Both are a
+        `CacheMiss` and a `KeyError`; which one it is depends on whether the expired entry was swept already.
+        """
+        return self._get(key, default)
+
+    def set(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
+        """Insert or overwrite."""
+        if key.__class__ is not str:
+            check_key(key)
+        ttl = self._default_ttl if ttl_sec is None else seconds(ttl_sec)
+        if self._freeze is not None:
+            value = self._freeze(value)
+        self._put(key, value, ttl, self._bounds)
+        if self._listeners:
+            self._announce(EventKind.SET, key)
+
+    def add(self, key: str, value: Any, ttl_sec: TTL | None = None, *, exist_ok: bool = False) -> bool:
+        """Insert, atomically, unless a live value is there; then raise `KeyAlreadyExists`, or return False with `exist_ok`."""
+        check_key(key)
+        if self._store.add(key, self._frozen(value), self._ttl(ttl_sec), self._bounds):
+            self._announce(EventKind.SET, key)
+            return True
+        if exist_ok:
+            return False
+        raise KeyAlreadyExists(key)
+
+    def update(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
+        """Overwrite a live value. Raises `KeyNotFound` or `KeyExpired` if there is none."""
+        check_key(key)
+        presence = self._store.replace(key, self._frozen(value), self._ttl(ttl_sec))
+        if presence is not Presence.LIVE:
+            _raise_miss(key, presence)
+        self._announce(EventKind.SET, key)
+
+    def delete(self, key: str, *, missing_ok: bool = False) -> bool:
+        """Remove a live value. If there is none, raise `KeyNotFound` or `KeyExpired`, or return False with `missing_ok`."""
+        check_key(key)
+        return self._found(key, self._store.remove(key), missing_ok)
+
+    def pop(self, key: str, default: Any = MISSING) -> Any:
+        """Remove a live value and return it, else `default`; without a default raise `KeyNotFound` or `KeyExpired`."""
+        check_key(key)
+        presence, value = self._store.pop(key)
+        if presence is Presence.LIVE:
+            return value
+        if default is MISSING:
+            _raise_miss(key, presence)
+        return default
+
+    def touch(self, key: str, ttl_sec: TTL | None = None, *, missing_ok: bool = False) -> bool:
+        """Let the TTL begin anew. If nothing live is there, raise `KeyNotFound` or `KeyExpired`, or return False with `missing_ok`."""
+        check_key(key)
+        return self._found(key, self._store.touch(key, self._ttl(ttl_sec)), missing_ok)
+
+    def ttl(self, key: str) -> float | None:
+        """Seconds left, None for an entry without an end. Raises `KeyNotFound` or `KeyExpired`. No get is counted."""
+        check_key(key)
+        presence, remaining = self._store.remaining(key)
+        if presence is not Presence.LIVE:
+            _raise_miss(key, presence)
+        return None if remaining == FOREVER else remaining
+
+    def incr(self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None) -> Any:
+        """Add `delta` to a live number, atomically, and return the sum. The entry keeps its deadline.
+
+        If nothing live is there: `initial + delta` is stored with `ttl_sec` if `initial` is given, otherwise `KeyNotFound`
+        or `KeyExpired` is raised. Raises `TypeError` if the value or `delta` is no number.
+        """
+        check_key(key)
+        _check_number("delta", delta)
+        if initial is not None:
+            _check_number("initial", initial)
+        presence, number = self._store.incr(
+            key,
+            delta,
+            self._freeze,
+            initial=MISSING if initial is None else initial,
+            ttl=self._ttl(ttl_sec),
+            bounds=self._bounds,
+        )
+        if number is None:
+            _raise_miss(key, presence)
+        self._announce(EventKind.SET, key)
+        return number
+
+    def decr(self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None) -> Any:
+        """`incr` with the sign of `delta` changed."""
+        _check_number("delta", delta)
+        return self.incr(key, -delta, initial=initial, ttl_sec=ttl_sec)
+
+    # Several keys
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The hits among `keys`. Each key counts as one get; atomic per key."""
+        _check_keys(keys)
+        if self._get != self._store.get:
+            return {key: value for key in keys if (value := self._get(key, ABSENT)) is not ABSENT}
+        return self._store.get_many(keys)
+
+    def set_many(self, data: Mapping[str, Any], ttl_sec: TTL | None = None) -> None:
+        """Insert or overwrite all, with one TTL. If a key or a value is refused nothing is stored; atomic per key otherwise."""
+        if not isinstance(data, Mapping):
+            raise TypeError(f"data={data!r}: give a mapping of keys to values")
+        for key in data:
+            check_key(key)
+        values = data if self._freeze is None else {key: self._freeze(value) for key, value in data.items()}
+        self._store.put_many(values, self._ttl(ttl_sec), self._bounds)
+        if self._listeners:
+            for key in values:
+                self._announce(EventKind.SET, key)
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove what is there of `keys`; how many live values there were. Atomic per key."""
+        _check_keys(keys)
+        return self._store.remove_many(keys)
+
+    # The whole cache
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys of live entries that begin with `prefix`, in no particular order.
+
+        Looks at every entry. Keys that come or go meanwhile may or may not be among them.
+        """
+        check_key(prefix)
+        return self._store.keys(prefix)
+
+    def __iter__(self) -> Iterator[str]:
+        return self.keys()
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a live value is there. No get is counted."""
+        return isinstance(key, str) and key in self._store
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __bool__(self) -> bool:
+        """True, also when empty: `if cache:` asks whether there is a cache."""
+        return True
+
+    def size(self) -> int:
+        """Entries, expired ones that haven't left yet included."""
+        return len(self._store)
+
+    def valid_size(self) -> int:
+        """Entries that haven't expired. Lets expired ones leave first."""
+        self.cleanup()
+        return len(self._store)
+
+    def clear(self) -> None:
+        """Remove all entries, of every cache that shares the store. Other threads wait for an instant only."""
+        self._store.clear()
+
+    def cleanup(self) -> int:
+        """Let expired entries leave now; how many there were. Takes time by their number only, in short holds of the lock."""
+        return self._store.sweep()
+
+    def resize(self, max_size: int) -> None:
+        """Change the bound of this cache. What is over it is evicted at once, in short holds of the lock.
+
+        Raises `ConfigError` for anything but an integer above 0.
+        """
+        self._config = self._config.replace(max_size=max_size)
+        self._bounds = self._bounds._replace(max_size=max_size)
+        self._real_store.set_capacity(max_size)
+        self._real_store.shrink(self._bounds)
+
+    # Files
+
+    def save_to_disk(self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None) -> Path:
+        """Write all live entries to a file and return its path.
+
+        `filepath` may be a file, a directory (the configured `filename` goes into it), a bare name (it goes into
+        `storage_dir`) or None for both from the configuration. The serializer's extension is added unless it is there;
+        `use_timestamp` adds the time to the name (default: `cache_timestamps`).
+
+        The file replaces an older one as a whole or not at all, and can be read by its owner only. Other threads may write to the cache
+        meanwhile. Raises `CacheSaveError`, and leaves an older file as it was.
+        """
+        records = self._store.records()
+        return self._files.save(records, filepath, use_timestamp)
+
+    def load_from_disk(self, filepath: str | os.PathLike[str] | None = None) -> None:
+        """Replace all entries by those of a file, see `save_to_disk`.
+
+        TTLs went on running while the file lay there: what has expired is left out. Raises `CacheLoadError`, and
+        leaves the cache as it was, if the file is missing, damaged, foreign, of a newer format, or a pickle whose
+        signature is missing or wrong.
+        """
+        records = self._files.load(filepath, self._freeze)
+        self._store.load(records, self._bounds)
+
+    def backup(self, directory: str | os.PathLike[str] | None = None) -> Path:
+        """Write a snapshot under a name with the time in it, into `directory` (default: `storage_dir`), and return its path."""
+        return self._files.backup(self._store.records(), directory)
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Replace all entries by those of a snapshot: a file, or the newest backup in a directory."""
+        self._store.load(self._files.restore(path, self._freeze), self._bounds)
+
+    # Figures
+
+    def metrics(self) -> MetricsSnapshot:
+        """The figures of the store. Looks at the entries that have expired and haven't left yet, at no others."""
+        store = self._real_store
+        counters = store.counters
+        total = len(store)
+        valid = max(total - store.expired_size(), 0)
+        counters.peak_valid_keys = max(counters.peak_valid_keys, valid)
+        return MetricsSnapshot(
+            hits=store.hits,
+            misses=store.misses,
+            sets=counters.sets,
+            failed_ops=counters.failed_ops,
+            evictions=counters.evictions,
+            expired_removals=counters.expired_removals,
+            manual_deletions=counters.manual_deletions,
+            store_errors=counters.store_errors,
+            current_valid_keys=valid,
+            peak_valid_keys=counters.peak_valid_keys,
+            current_total_keys=total,
+            peak_total_keys=max(counters.peak_total_keys, total),
+        )
+
+    def get_metrics_snapshot(self) -> dict[str, int | float]:
+        """`metrics` as a dictionary; empty with `enable_metrics=False`."""
+        return self.metrics().as_dict() if self._config.enable_metrics else {}
+
+    def reset_metrics(self) -> None:
+        """Count from zero, for every cache that shares the store. The entries stay."""
+        self._real_store.reset_counters()
+
+    def save_metrics_to_disk(
+        self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
+    ) -> Path:
+        """Write `get_metrics_snapshot` to a file and return its path; names as with `save_to_disk`, in `metrics_storage_dir`.
+
+        Raises `CacheMetricsSaveError`.
+        """
+        return self._files.save_metrics(self.get_metrics_snapshot(), filepath, use_timestamp)
+
+    # Listeners, the kill switch, the end
+
+    def subscribe(self, listener: Listener, kinds: Iterable[EventKind] | None = None) -> Callable[[], None]:
+        """Call `listener(event)` for every event of `kinds` (default: all); the result ends it.
+
+        Hits, misses and sets are those of this cache object; removals are those of the store, whoever causes them.
+        Listeners run in the thread that caused the event, after the operation, without a lock: they may use the cache. One
+        that raises is logged, and neither the operation nor other listeners take notice. Listening to hits or
+        misses makes every get slower.
+        """
+        chosen = frozenset(EventKind if kinds is None else kinds)
+        if wrong := [kind for kind in chosen if not isinstance(kind, EventKind)]:
+            raise TypeError(f"kinds={wrong!r}: give members of EventKind")
+        stop_removals: Callable[[], None] | None = None
+        if EventKind.REMOVED in chosen:
+
+            def removed(key: str, cause: RemovalCause) -> None:
+                listener(CacheEvent(EventKind.REMOVED, key, cause))
+
+            stop_removals = self._real_store.subscribe(removed)
+        with self._switch_lock:
+            for kind in chosen - {EventKind.REMOVED}:
+                self._listeners = {**self._listeners, kind: (*self._listeners.get(kind, ()), listener)}
+            self._bind()
+
+        def unsubscribe() -> None:
+            if stop_removals is not None:
+                stop_removals()
+            with self._switch_lock:
+                left = {
+                    kind: tuple(one for one in listeners if one is not listener or kind not in chosen)
+                    for kind, listeners in self._listeners.items()
+                }
+                self._listeners = {kind: listeners for kind, listeners in left.items() if listeners}
+                self._bind()
+
+        return unsubscribe
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Switch the cache off within a `with` block, for all threads: every read is a miss, and nothing is stored.
+
+        What is written or deleted meanwhile leaves the cache, so nothing outdated shows afterwards. Blocks may nest and overlap.
+        """
+        self._switch(+1)
+        try:
+            yield
+        finally:
+            self._switch(-1)
+
+    def stop(self) -> None:
+        """End the background work for this cache. It can be used on: expired entries then leave with reads and writes.
+
+        May be called twice. A store that caches share by name goes on being swept.
+        """
+        self._dismiss()
+
+    close = stop
+
+    def __enter__(self: S) -> S:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A cache can't be pickled or copied; make one where it is needed, with the same location to share entries")
+
+    # For coroutines
+
+    async def aget(self, key: str, default: Any = MISSING) -> Any:
+        return self.get(key, default)
+
+    async def aset(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
+        self.set(key, value, ttl_sec)
+
+    async def aadd(self, key: str, value: Any, ttl_sec: TTL | None = None, *, exist_ok: bool = False) -> bool:
+        return self.add(key, value, ttl_sec, exist_ok=exist_ok)
+
+    async def aupdate(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
+        self.update(key, value, ttl_sec)
+
+    async def adelete(self, key: str, *, missing_ok: bool = False) -> bool:
+        return self.delete(key, missing_ok=missing_ok)
+
+    async def apop(self, key: str, default: Any = MISSING) -> Any:
+        return self.pop(key, default)
+
+    async def atouch(self, key: str, ttl_sec: TTL | None = None, *, missing_ok: bool = False) -> bool:
+        return self.touch(key, ttl_sec, missing_ok=missing_ok)
+
+    async def attl(self, key: str) -> float | None:
+        return self.ttl(key)
+
+    async def aincr(self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None) -> Any:
+        return self.incr(key, delta, initial=initial, ttl_sec=ttl_sec)
+
+    async def adecr(self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None) -> Any:
+        return self.decr(key, delta, initial=initial, ttl_sec=ttl_sec)
+
+    async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        return self.get_many(keys)
+
+    async def aset_many(self, data: Mapping[str, Any], ttl_sec: TTL | None = None) -> None:
+        self.set_many(data, ttl_sec)
+
+    async def adelete_many(self, keys: Iterable[str]) -> int:
+        return self.delete_many(keys)
+
+    async def akeys(self, prefix: str = "") -> list[str]:
+        return list(self.keys(prefix))
+
+    async def acontains(self, key: object) -> bool:
+        return key in self
+
+    async def asize(self) -> int:
+        return self.size()
+
+    async def avalid_size(self) -> int:
+        return self.valid_size()
+
+    async def aclear(self) -> None:
+        self.clear()
+
+    async def acleanup(self) -> int:
+        return self.cleanup()
+
+    async def aresize(self, max_size: int) -> None:
+        self.resize(max_size)
+
+    async def asave_to_disk(
+        self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
+    ) -> Path:
+        return await asyncio.to_thread(self.save_to_disk, filepath, use_timestamp)
+
+    async def aload_from_disk(self, filepath: str | os.PathLike[str] | None = None) -> None:
+        await asyncio.to_thread(self.load_from_disk, filepath)
+
+    async def abackup(self, directory: str | os.PathLike[str] | None = None) -> Path:
+        return await asyncio.to_thread(self.backup, directory)
+
+    async def arestore(self, path: str | os.PathLike[str]) -> None:
+        await asyncio.to_thread(self.restore, path)
+
+    async def aget_metrics_snapshot(self) -> dict[str, int | float]:
+        return self.get_metrics_snapshot()
+
+    async def areset_metrics(self) -> None:
+        self.reset_metrics()
+
+    async def asave_metrics_to_disk(
+        self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
+    ) -> Path:
+        return await asyncio.to_thread(self.save_metrics_to_disk, filepath, use_timestamp)
+
+    async def astop(self) -> None:
+        self.stop()
+
+    aclose = astop
+
+    # Shared by the above
+
+    def _ttl(self, ttl_sec: TTL | None) -> float:
+        return self._default_ttl if ttl_sec is None else seconds(ttl_sec)
+
+    def _frozen(self, value: Any) -> Any:
+        return value if self._freeze is None else self._freeze(value)
+
+    @staticmethod
+    def _found(key: str, presence: Presence, missing_ok: bool) -> bool:
+        if presence is Presence.LIVE:
+            return True
+        if missing_ok:
+            return False
+        _raise_miss(key, presence)
+
+    def _heard_get(self, key: str, default: Any = MISSING) -> Any:
+        try:
+            value = self._store.get(key)
+        except CacheMiss:
+            self._announce(EventKind.MISS, key)
+            if default is MISSING:
+                raise
+            return default
+        self._announce(EventKind.HIT, key)
+        return value
+
+    def _announce(self, kind: EventKind, key: str) -> None:
+        for listener in self._listeners.get(kind, ()):
+            try:
+                listener(CacheEvent(kind, key))
+            except Exception:
+                logger.exception("A listener failed; the cache goes on")
+
+    def _switch(self, times: int) -> None:
+        with self._switch_lock:
+            self._times_off += times
+            self._bind()
+
+
+def _raise_miss(key: str, presence: Presence) -> NoReturn:
+    raise KeyExpired(key) if presence is Presence.EXPIRED else KeyNotFound(key)
+
+
+def _check_keys(keys: object) -> None:
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise TypeError(f"keys={keys!r}: give a list or another iterable of keys")
+
+
+def _check_number(field: str, number: object) -> None:
+    # Anything that adds and isn't text: Decimal, Fraction and the numbers of numpy will do.
+    if isinstance(number, str | bytes) or not hasattr(number, "__neg__"):
+        raise TypeError(f"{field}={number!r}: give a number")

@@ -1,0 +1,5 @@
+"""Decorators."""
+
+from quickcache_core.registry.decorators import register_eviction_policy, register_serializer
+
+__all__ = ["register_eviction_policy", "register_serializer"]

@@ -1,0 +1,137 @@
+"""Who leaves when the cache is full: the contract between the memory store and its policy."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from quickcache_core.entry import Entry
+from quickcache_core.registry import eviction_policies
+
+logger = logging.getLogger(__name__)
+
+Recency = Literal["counter", "order", "hook"]
+
+
+class EvictionPolicy(ABC):
+    """A policy at the level of entries. The built-in ones are of this kind.
+
+    The store calls every method under its write lock, with entries that are in the table at that moment; a policy
+    never touches the table, and keeps no entry after `remove`, `evict` or `clear` told it to let go (a queue may do so lazily:
+    the entry's deadline is `GONE` from then on).
+
+    Every operation takes amortised constant time, at any number of entries.
+    """
+
+    recency: ClassVar[Recency] = "counter"
+    """How the policy learns of hits. `counter`: the hit path bumps `entry.frequency` up to 3 and calls nobody, the
+    fastest. `order`: the table is an `OrderedDict` and a hit moves the key to its end. `hook`: each hit calls
+    `access` under the lock."""
+
+    ordered_table: ClassVar[bool] = False
+    """Whether the policy needs the table to be an `OrderedDict`."""
+
+    evict_lets_go: ClassVar[bool] = True
+    """Whether `evict` takes the entry out of the policy's books. Otherwise `remove` is called for it next."""
+
+    def attach(self, entries: Mapping[str, Entry], capacity: int) -> None:
+        """Called once before anything else, with the live table, empty by then, and the bound in entries."""
+
+    @abstractmethod
+    def insert(self, entry: Entry) -> None:
+        """A new key is in the table."""
+
+    def update(self, entry: Entry) -> None:
+        """A live key got a new value. By default nothing happens: a write is no sign that somebody will read."""
+
+    def access(self, entry: Entry) -> None:
+        """A hit; only called with `recency = "hook"`."""
+
+    @abstractmethod
+    def remove(self, entry: Entry) -> None:
+        """The entry left for a reason other than `evict`. Its deadline is `GONE` already."""
+
+    @abstractmethod
+    def evict(self) -> Entry:
+        """The entry that leaves; see `evict_lets_go`. Only called while the table holds at least one."""
+
+    @abstractmethod
+    def clear(self, entries: Mapping[str, Entry]) -> None:
+        """Forget everything, ghosts too; `entries` is the new table, empty by then."""
+
+    def resize(self, capacity: int) -> None:
+        """The bound in entries is now `capacity`. The store evicts what is over it by itself."""
+
+
+class BaseEvictionPolicy(EvictionPolicy):
+    """Base class for your own policies, with the hooks of PyQuickCache 0.1.0.
+
+    Only `select_eviction_key` is required. Every hook gets the table, an `OrderedDict` of key to entry in order of insertion
+    (a hook may reorder it with `move_to_end`, but must not add or remove), and runs under the write lock of the
+    cache: keep it short, and don't call the cache from it. A policy that doesn't override `on_access` makes hits no slower.
+    """
+
+    ordered_table = True
+    evict_lets_go = False
+    _entries: OrderedDict[str, Entry]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.recency = "counter" if cls.on_access is BaseEvictionPolicy.on_access else "hook"
+
+    def on_add(self, cache: OrderedDict[str, Entry], key: str) -> None:
+        """A new key has been inserted."""
+
+    def on_update(self, cache: OrderedDict[str, Entry], key: str) -> None:
+        """A live key got a new value."""
+
+    def on_access(self, cache: OrderedDict[str, Entry], key: str) -> None:
+        """A hit."""
+
+    def on_delete(self, cache: OrderedDict[str, Entry], key: str) -> None:
+        """The key has left the table, for whatever reason. Not called for `clear` and `load`: see `on_clear`."""
+
+    def on_clear(self, cache: OrderedDict[str, Entry]) -> None:
+        """All keys have left at once. Override it when the policy keeps books of its own."""
+
+    @abstractmethod
+    def select_eviction_key(self, cache: OrderedDict[str, Entry]) -> str:
+        """The key that leaves. A key that isn't in `cache` is logged as an error, and the oldest one leaves instead."""
+
+    def attach(self, entries: Mapping[str, Entry], capacity: int) -> None:
+        assert isinstance(entries, OrderedDict)
+        self._entries = entries
+
+    def insert(self, entry: Entry) -> None:
+        self.on_add(self._entries, entry.key)
+
+    def update(self, entry: Entry) -> None:
+        self.on_update(self._entries, entry.key)
+
+    def access(self, entry: Entry) -> None:
+        self.on_access(self._entries, entry.key)
+
+    def remove(self, entry: Entry) -> None:
+        self.on_delete(self._entries, entry.key)
+
+    def evict(self) -> Entry:
+        entries = self._entries
+        try:
+            return entries[self.select_eviction_key(entries)]
+        except Exception:
+            # A wrong policy must not fail the user's write, nor let the cache grow.
+            logger.exception(
+                "%s.select_eviction_key gave no key of the cache; the oldest entry leaves instead", type(self).__name__
+            )
+            return next(iter(entries.values()))
+
+    def clear(self, entries: Mapping[str, Entry]) -> None:
+        assert isinstance(entries, OrderedDict)
+        self._entries = entries
+        self.on_clear(entries)
+
+
+eviction_policies.accepts(EvictionPolicy)

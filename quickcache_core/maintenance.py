@@ -1,0 +1,143 @@
+"""The one background thread of a process, and what happens to its caches at a fork."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from typing import Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT = 3600.0
+"""Seconds; a longer cleanup interval is looked at this often."""
+
+
+class Member(Protocol):
+    """What is looked after."""
+
+    def sweep(self) -> int: ...
+
+    def before_fork(self) -> bool: ...
+
+    def after_fork_in_parent(self, held: bool) -> None: ...
+
+    def after_fork_in_child(self, held: bool) -> None: ...
+
+
+class Maintenance:
+    """Sweeps every member in its own interval, from one daemon thread.
+
+    The thread starts when a member first asks for it (`wake`), and ends when no member is left, at `stop` of the last one, and at exit.
+    Members are held weakly. Where threads don't run (uWSGI without `--enable-threads`) nothing is swept in the background, and nothing
+    else changes. After a fork the child has no thread until one of its writes asks for it.
+    """
+
+    def __init__(self) -> None:
+        self._known: WeakSet[Member] = WeakSet()
+        self._intervals: WeakKeyDictionary[Member, float] = WeakKeyDictionary()
+        self._at_fork: list[tuple[Member, bool]] = []
+        self._reset()
+        atexit.register(self._shut_down)
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork_in_parent,
+            after_in_child=self._after_fork_in_child,
+        )
+
+    def adopt(self, member: Member) -> None:
+        """Look after the member at forks. Starts nothing."""
+        with self._lock:
+            self._known.add(member)
+
+    def wake(self, member: Member, interval: float) -> None:
+        """Sweep the member every `interval` seconds from now on. Cheap when that is so already."""
+        if self._intervals.get(member) == interval and self._thread is not None:
+            return
+        with self._lock:
+            self._intervals[member] = interval
+            if self._thread is None and not self._shutting_down:
+                thread = threading.Thread(target=self._run, name="quickcache-maintenance", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # No more threads, or the interpreter is on its way out. Writes sweep as well.
+                    logger.debug("No maintenance thread: %s", error)
+                    return
+                self._thread = thread
+            else:
+                self._change.set()
+
+    def dismiss(self, member: Member) -> None:
+        """Sweep the member no longer."""
+        with self._lock:
+            self._intervals.pop(member, None)
+            self._change.set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a thread in this process."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._change = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._shutting_down = False
+
+    def _run(self) -> None:
+        next_sweep: WeakKeyDictionary[Member, float] = WeakKeyDictionary()
+        while True:
+            with self._lock:
+                if not self._intervals or self._shutting_down:
+                    self._thread = None
+                    return
+                members = dict(self._intervals)
+                self._change.clear()
+            now = time.monotonic()
+            wait = _LONGEST_WAIT
+            for member, interval in members.items():
+                due = min(next_sweep.get(member, now + interval), now + interval)
+                if due <= now:
+                    try:
+                        member.sweep()
+                    except Exception:
+                        logger.exception("Sweeping failed; it is tried again in %s s", interval)
+                    due = time.monotonic() + interval
+                next_sweep[member] = due
+                wait = min(wait, due - time.monotonic())
+            # No strong references while it sleeps: a cache that nobody uses any more shall go.
+            del members
+            member = None  # type: ignore[assignment]
+            self._change.wait(max(wait, 0.0))
+
+    def _shut_down(self) -> None:
+        self._shutting_down = True
+        self._change.set()
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            thread.join(timeout=1.0)
+
+    def _before_fork(self) -> None:
+        # The members first: a write asks for the thread (`wake`) while it holds its store's lock.
+        self._at_fork = [(member, member.before_fork()) for member in list(self._known)]
+        self._lock.acquire()
+
+    def _after_fork_in_parent(self) -> None:
+        self._lock.release()
+        for member, held in self._at_fork:
+            member.after_fork_in_parent(held)
+        self._at_fork = []
+
+    def _after_fork_in_child(self) -> None:
+        self._reset()
+        for member, held in self._at_fork:
+            member.after_fork_in_child(held)
+        self._at_fork = []
+
+
+maintenance = Maintenance()

@@ -1,0 +1,166 @@
+"""Which entries have expired, without a look at the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from quickcache_core.entry import Entry
+
+_TICKS_PER_SECOND = 16
+"""The finest resolution: an expired entry is due at most 1/16 s after its deadline."""
+_FINE_BITS = 6
+"""A bucket spans at most 1/32 of the time that was left when its entries came in."""
+_CHUNK_SIZE = 256
+_SPARSE = 192
+_FARTHEST = 1e30
+"""Seconds; deadlines beyond it count as this one, since larger floats have no integer."""
+
+
+class Bucket:
+    """The entries to look at when a tick has come. Only the last chunk takes new ones."""
+
+    __slots__ = ("chunks",)
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+
+
+class Chunk:
+    """At most `_CHUNK_SIZE` entries of one bucket; an entry that left is replaced by None."""
+
+    __slots__ = ("bucket", "entries", "gone", "place")
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self.entries: list[Entry | None] = []
+        self.gone = 0
+        self.place = len(bucket.chunks)
+        """Index in `bucket.chunks`."""
+
+
+class Deadlines:
+    """A timing wheel: entries with a finite deadline, in buckets by time.
+
+    Far deadlines share coarse buckets, which are looked at when their earliest entry may be due; what
+    isn't due then moves on into finer ones, so an entry moves a handful of times in its life. An entry whose deadline is
+    put off stays where it is until its bucket comes up. Entries that leave early are dropped at once through
+    their index: no garbage, whatever the churn. All operations take amortised constant time, and none takes longer than
+    one chunk needs. Not thread-safe: the store calls it under its lock.
+
+    Varghese and Lauck, "Hashed and hierarchical timing wheels" (SOSP 1987), with lazy buckets instead of a ring, since
+    deadlines have no upper bound.
+    """
+
+    __slots__ = ("_buckets", "_chunk", "_high", "_low", "_ticks", "new_chunk")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, Bucket] = {}
+        self._ticks: list[int] = []
+        # The chunk that the last entry went to, and the deadlines it takes: most writes have the same TTL.
+        self._chunk: Chunk | None = None
+        self._low = self._high = 0.0
+        self.new_chunk = False
+        """Set when a chunk was begun. The store takes this as the moment to see to expired entries, and resets it."""
+
+    def add(self, entry: Entry, now: float) -> None:
+        deadline = entry.deadline
+        chunk = self._chunk
+        if chunk is None or not self._low <= deadline < self._high or len(chunk.entries) >= _CHUNK_SIZE:
+            chunk = self._chunk_for(deadline, now)
+        entry.chunk = chunk
+        entry.index = len(chunk.entries)
+        chunk.entries.append(entry)
+
+    def discard(self, entry: Entry) -> None:
+        """The entry was added before, and no longer is to be looked at."""
+        chunk: Chunk = entry.chunk
+        chunk.entries[entry.index] = None
+        chunk.gone += 1
+        if chunk.gone >= _SPARSE:
+            self._thin_out(chunk)
+
+    def is_due(self, now: float) -> bool:
+        """Whether there may be expired entries."""
+        return bool(self._ticks) and self._ticks[0] <= now * _TICKS_PER_SECOND
+
+    def take_expired(self, now: float) -> list[Entry]:
+        """Look at one chunk that is due; the expired entries in it, which are no longer in here.
+
+        May be empty although more is due: ask `is_due`.
+        """
+        if not self.is_due(now):
+            return []
+        bucket = self._buckets[self._ticks[0]]
+        expired: list[Entry] = []
+        if bucket.chunks:
+            chunk = bucket.chunks.pop()
+            self._forget_recent(chunk)
+            for entry in chunk.entries:
+                if entry is None:
+                    continue
+                if entry.deadline <= now:
+                    expired.append(entry)
+                else:
+                    self.add(entry, now)
+        if not bucket.chunks:
+            del self._buckets[heappop(self._ticks)]
+        return expired
+
+    def due_entries(self, now: float) -> Iterator[Entry]:
+        """The entries of all buckets that are due, expired or not."""
+        limit = now * _TICKS_PER_SECOND
+        for tick, bucket in self._buckets.items():
+            if tick <= limit:
+                for chunk in bucket.chunks:
+                    yield from (entry for entry in chunk.entries if entry is not None)
+
+    def forget_recent(self) -> None:
+        """The next `add` will begin a chunk or look its chunk up, and so may set `new_chunk`."""
+        self._chunk = None
+
+    def _forget_recent(self, chunk: Chunk) -> None:
+        if self._chunk is chunk:
+            self._chunk = None
+
+    def _chunk_for(self, deadline: float, now: float) -> Chunk:
+        """The chunk with room for this deadline, which becomes the recent one."""
+        tick = int(min(deadline, _FARTHEST) * _TICKS_PER_SECOND)
+        coarse = (tick - int(now * _TICKS_PER_SECOND)).bit_length() - _FINE_BITS
+        if coarse > 0:
+            # Rounded down: some of its entries aren't expired when the bucket comes up.
+            tick = tick >> coarse << coarse
+            low, high = tick, tick + (1 << coarse)
+        else:
+            # Rounded up: all of them are.
+            low, high = tick, tick + 1
+            tick += 1
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            bucket = self._buckets[tick] = Bucket()
+            heappush(self._ticks, tick)
+        chunks = bucket.chunks
+        if not chunks or len(chunks[-1].entries) >= _CHUNK_SIZE:
+            chunks.append(Chunk(bucket))
+            self.new_chunk = True
+        self._chunk = chunks[-1]
+        # A coarse and a fine bucket may share a tick; what matters is that the entry is looked at then.
+        self._low, self._high = low / _TICKS_PER_SECOND, high / _TICKS_PER_SECOND
+        return chunks[-1]
+
+    def _thin_out(self, chunk: Chunk) -> None:
+        """Give up a sparse chunk: the last one of its bucket takes its place, its survivors go to the end."""
+        bucket = chunk.bucket
+        self._forget_recent(chunk)
+        last = bucket.chunks.pop()
+        if last is not chunk:
+            bucket.chunks[chunk.place] = last
+            last.place = chunk.place
+        for entry in chunk.entries:
+            if entry is not None:
+                if not bucket.chunks or len(bucket.chunks[-1].entries) >= _CHUNK_SIZE:
+                    bucket.chunks.append(Chunk(bucket))
+                end = bucket.chunks[-1]
+                entry.chunk = end
+                entry.index = len(end.entries)
+                end.entries.append(entry)

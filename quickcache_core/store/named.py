@@ -1,0 +1,44 @@
+"""Stores that several caches of a process share by name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from quickcache_core.errors import ConfigError
+from quickcache_core.store.memory import MemoryStore
+
+
+class NamedStores:
+    """One store per name for the life of the process, as Django's local-memory caches do: a backend object that goes at the
+    end of a request must not take the entries with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stores: dict[str, tuple[object, MemoryStore]] = {}
+
+    def get(self, name: str, policy: object, make: Callable[[], MemoryStore]) -> MemoryStore:
+        """The store of that name, made if there is none.
+
+        Raises `ConfigError` if there is one with another eviction policy: they can't both be right.
+        """
+        with self._lock:
+            if name not in self._stores:
+                self._stores[name] = policy, make()
+            made_with, store = self._stores[name]
+        if made_with != policy:
+            raise ConfigError(
+                "eviction_policy",
+                policy,
+                f"location {name!r} is in use with {made_with!r} in this process; give both caches one policy, "
+                "or each a location of its own",
+            )
+        return store
+
+    def forget(self) -> None:
+        """Drop all stores; caches that hold one keep it to themselves. For tests."""
+        with self._lock:
+            self._stores.clear()
+
+
+named_stores = NamedStores()

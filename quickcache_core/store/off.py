@@ -1,0 +1,105 @@
+"""The kill switch: a store that keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from quickcache_core.entry import MISSING
+from quickcache_core.errors import KeyNotFound
+from quickcache_core.keys import check_key
+from quickcache_core.metrics.counters import Counters
+from quickcache_core.store.base import Bounds, Presence, Record, RemovalListener, Store
+
+
+class OffStore(Store):
+    """Answers every read with a miss, takes every write and keeps none.
+
+    What is written or deleted meanwhile leaves the store that it covers, so that nothing outdated shows when the cache is switched on
+    again. It counts nothing.
+    """
+
+    def __init__(self, covered: Store) -> None:
+        self._covered = covered
+        self.counters = Counters()
+
+    @property
+    def get(self) -> Callable[..., Any]:
+        return self._get
+
+    def _get(self, key: str, default: Any = MISSING) -> Any:
+        check_key(key)
+        if default is MISSING:
+            raise KeyNotFound(key)
+        return default
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        return {}
+
+    def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
+        self._covered.remove_many((key,))
+
+    def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
+        self._covered.remove_many(values)
+
+    def add(self, key: str, value: Any, ttl: float, bounds: Bounds) -> bool:
+        self._covered.remove_many((key,))
+        return True
+
+    def replace(self, key: str, value: Any, ttl: float) -> Presence:
+        self._covered.remove_many((key,))
+        return Presence.ABSENT
+
+    def remove(self, key: str) -> Presence:
+        self._covered.remove_many((key,))
+        return Presence.ABSENT
+
+    def remove_many(self, keys: Iterable[str]) -> int:
+        self._covered.remove_many(keys)
+        return 0
+
+    def pop(self, key: str) -> tuple[Presence, Any]:
+        return self.remove(key), None
+
+    def touch(self, key: str, ttl: float) -> Presence:
+        return Presence.ABSENT
+
+    def remaining(self, key: str) -> tuple[Presence, float]:
+        return Presence.ABSENT, 0.0
+
+    def incr(
+        self, key: str, delta: Any, freeze: Callable[[Any], Any] | None, *, initial: Any, ttl: float, bounds: Bounds
+    ) -> tuple[Presence, Any]:
+        self._covered.remove_many((key,))
+        return Presence.ABSENT, None if initial is MISSING else initial + delta
+
+    def __contains__(self, key: object) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return iter(())
+
+    def expired_size(self) -> int:
+        return 0
+
+    def clear(self) -> int:
+        self._covered.clear()
+        return 0
+
+    def sweep(self) -> int:
+        return self._covered.sweep()
+
+    def shrink(self, bounds: Bounds) -> None:
+        self._covered.shrink(bounds)
+
+    def records(self) -> list[Record]:
+        return []
+
+    def load(self, records: Iterable[Record], bounds: Bounds) -> None:
+        self._covered.clear()
+
+    def subscribe(self, listener: RemovalListener) -> Callable[[], None]:
+        return self._covered.subscribe(listener)

@@ -1,0 +1,49 @@
+"""Durations, translated once: what a caller means by a TTL becomes seconds, or `FOREVER`."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from typing import Final
+
+from quickcache_core.entry import FOREVER
+from quickcache_core.errors import InvalidTTL
+
+
+class Never(Enum):
+    """The type of `NEVER`."""
+
+    NEVER = "never"
+
+    def __repr__(self) -> str:
+        return "NEVER"
+
+
+NEVER: Final = Never.NEVER
+"""As a TTL: the entry has no end. Other than `None`, which asks for the cache's default."""
+
+TTL = int | float | timedelta | Never
+
+
+def seconds(ttl: TTL, field: str = "ttl_sec") -> float:
+    """`ttl` in seconds, fractions kept; `FOREVER` for `NEVER`.
+
+    Raises `InvalidTTL` for zero, negative and non-finite durations and for anything that is no duration
+    (a bool and a string are none).
+    """
+    if ttl.__class__ is int or ttl.__class__ is float:
+        duration = float(ttl)  # type: ignore[arg-type]
+    elif ttl is NEVER:
+        return FOREVER
+    elif isinstance(ttl, timedelta):
+        duration = ttl.total_seconds()
+    elif isinstance(ttl, int | float | Decimal | Fraction) and not isinstance(ttl, bool):
+        duration = float(ttl)
+    else:
+        raise InvalidTTL(ttl, field)
+    if 0.0 < duration < math.inf:
+        return duration
+    raise InvalidTTL(ttl, field)
