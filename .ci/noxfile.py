@@ -13,6 +13,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 nox.options.envdir = str(ROOT / ".nox")
 nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
 
 
 def _runs(command: str) -> bool:
