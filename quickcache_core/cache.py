@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 from quickcache_core.entry import FOREVER, MISSING
 from quickcache_core.errors import CacheMiss, KeyAlreadyExists, KeyExpired, KeyNotFound
 from quickcache_core.events import CacheEvent, EventKind, Listener, RemovalCause
+from quickcache_core.files import CacheFiles
 from quickcache_core.keys import check_key
 from quickcache_core.metrics.snapshot import MetricsSnapshot
-from quickcache_core.files import CacheFiles
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Store
 from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.off import OffStore
@@ -51,18 +51,20 @@ class Parts:
 class QuickCache:
     """A cache of string keys and any values, each with a time to live.
 
-    A light handle around a store: caches with one `location` share the entries and may differ in everything else.
-    All methods may be called from any thread. After a fork, parent and child go on with separate copies.
+    A light handle around a store: caches with one `location` share the entries and may differ in everything
+    else. All methods may be called from any thread. After a fork, parent and child go on with separate
+    copies.
 
-    Wherever there is a `ttl_sec`: seconds as int, float or timedelta, above 0; None for the `default_ttl` of the configuration;
-    `NEVER` for an entry without an end; anything else raises `InvalidTTL`. A key that is no string raises `InvalidKey`. A value that
-    the isolation must serialize and can't raises `SerializationError`. Methods with an `a` in front are for coroutines; in scope `memory`
-    they take microseconds and run in place, except those that read or write files, which run in a thread.
+    Wherever there is a `ttl_sec`: seconds as int, float or timedelta, above 0; None for the `default_ttl` of
+    the configuration; `NEVER` for an entry without an end; anything else raises `InvalidTTL`. A key that is
+    no string raises `InvalidKey`. A value that the isolation must serialize and can't raises
+    `SerializationError`. Methods with an `a` in front are for coroutines; in scope `memory` they take
+    microseconds and run in place, except those that read or write files, which run in a thread.
 
     Single-key operations take constant time at any number of entries.
     """
 
-    default_config: ClassVar[Callable[[], QuickCacheConfig]]
+    default_config: ClassVar[type[QuickCacheConfig]]
     """What `QuickCache()` is made with."""
 
     def __init__(self, config: QuickCacheConfig | None = None) -> None:
@@ -116,8 +118,9 @@ class QuickCache:
     def get(self, key: str, default: Any = MISSING) -> Any:
         """The live value under `key`, else `default`.
 
-        Without a default a miss raises: `KeyExpired` if the entry was still there past its TTL, else `KeyNotFound`. Both are a
-        `CacheMiss` and a `KeyError`; which one it is depends on whether the expired entry was swept already.
+        Without a default a miss raises: `KeyExpired` if the entry was still there past its TTL, else
+        `KeyNotFound`. Both are a `CacheMiss` and a `KeyError`; which one it is depends on whether the expired
+        entry was swept already.
         """
         return self._get(key, default)
 
@@ -133,7 +136,10 @@ class QuickCache:
             self._announce(EventKind.SET, key)
 
     def add(self, key: str, value: Any, ttl_sec: TTL | None = None, *, exist_ok: bool = False) -> bool:
-        """Insert, atomically, unless a live value is there; then raise `KeyAlreadyExists`, or return False with `exist_ok`."""
+        """Insert, atomically, unless a live value is there;
+
+        Then raise `KeyAlreadyExists`, or return False with `exist_ok`.
+        """
         check_key(key)
         if self._store.add(key, self._frozen(value), self._ttl(ttl_sec), self._bounds):
             self._announce(EventKind.SET, key)
@@ -151,12 +157,18 @@ class QuickCache:
         self._announce(EventKind.SET, key)
 
     def delete(self, key: str, *, missing_ok: bool = False) -> bool:
-        """Remove a live value. If there is none, raise `KeyNotFound` or `KeyExpired`, or return False with `missing_ok`."""
+        """Remove a live value.
+
+        If there is none, raise `KeyNotFound` or `KeyExpired`, or return False with `missing_ok`.
+        """
         check_key(key)
         return self._found(key, self._store.remove(key), missing_ok)
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
-        """Remove a live value and return it, else `default`; without a default raise `KeyNotFound` or `KeyExpired`."""
+        """Remove a live value and return it, else `default`;
+
+        Without a default raise `KeyNotFound` or `KeyExpired`.
+        """
         check_key(key)
         presence, value = self._store.pop(key)
         if presence is Presence.LIVE:
@@ -166,12 +178,18 @@ class QuickCache:
         return default
 
     def touch(self, key: str, ttl_sec: TTL | None = None, *, missing_ok: bool = False) -> bool:
-        """Let the TTL begin anew. If nothing live is there, raise `KeyNotFound` or `KeyExpired`, or return False with `missing_ok`."""
+        """Let the TTL begin anew.
+
+        If nothing live is there, raise `KeyNotFound` or `KeyExpired`, or return False with `missing_ok`.
+        """
         check_key(key)
         return self._found(key, self._store.touch(key, self._ttl(ttl_sec)), missing_ok)
 
     def ttl(self, key: str) -> float | None:
-        """Seconds left, None for an entry without an end. Raises `KeyNotFound` or `KeyExpired`. No get is counted."""
+        """Seconds left, None for an entry without an end.
+
+        Raises `KeyNotFound` or `KeyExpired`. No get is counted.
+        """
         check_key(key)
         presence, remaining = self._store.remaining(key)
         if presence is not Presence.LIVE:
@@ -181,8 +199,8 @@ class QuickCache:
     def incr(self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None) -> Any:
         """Add `delta` to a live number, atomically, and return the sum. The entry keeps its deadline.
 
-        If nothing live is there: `initial + delta` is stored with `ttl_sec` if `initial` is given, otherwise `KeyNotFound`
-        or `KeyExpired` is raised. Raises `TypeError` if the value or `delta` is no number.
+        If nothing live is there: `initial + delta` is stored with `ttl_sec` if `initial` is given, otherwise
+        `KeyNotFound` or `KeyExpired` is raised. Raises `TypeError` if the value or `delta` is no number.
         """
         check_key(key)
         _check_number("delta", delta)
@@ -216,7 +234,10 @@ class QuickCache:
         return self._store.get_many(keys)
 
     def set_many(self, data: Mapping[str, Any], ttl_sec: TTL | None = None) -> None:
-        """Insert or overwrite all, with one TTL. If a key or a value is refused nothing is stored; atomic per key otherwise."""
+        """Insert or overwrite all, with one TTL.
+
+        If a key or a value is refused nothing is stored; atomic per key otherwise.
+        """
         if not isinstance(data, Mapping):
             raise TypeError(f"data={data!r}: give a mapping of keys to values")
         for key in data:
@@ -266,11 +287,17 @@ class QuickCache:
         return len(self._store)
 
     def clear(self) -> None:
-        """Remove all entries, of every cache that shares the store. Other threads wait for an instant only."""
+        """Remove all entries, of every cache that shares the store.
+
+        Other threads wait for an instant only.
+        """
         self._store.clear()
 
     def cleanup(self) -> int:
-        """Let expired entries leave now; how many there were. Takes time by their number only, in short holds of the lock."""
+        """Let expired entries leave now;
+
+        How many there were. Takes time by their number only, in short holds of the lock.
+        """
         return self._store.sweep()
 
     def resize(self, max_size: int) -> None:
@@ -285,15 +312,17 @@ class QuickCache:
 
     # Files
 
-    def save_to_disk(self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None) -> Path:
+    def save_to_disk(
+        self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
+    ) -> Path:
         """Write all live entries to a file and return its path.
 
-        `filepath` may be a file, a directory (the configured `filename` goes into it), a bare name (it goes into
-        `storage_dir`) or None for both from the configuration. The serializer's extension is added unless it is there;
-        `use_timestamp` adds the time to the name (default: `cache_timestamps`).
+        `filepath` may be a file, a directory (the configured `filename` goes into it), a bare name (it goes
+        into `storage_dir`) or None for both from the configuration. The serializer's extension is added
+        unless it is there; `use_timestamp` adds the time to the name (default: `cache_timestamps`).
 
-        The file replaces an older one as a whole or not at all, and can be read by its owner only. Other threads may write to the cache
-        meanwhile. Raises `CacheSaveError`, and leaves an older file as it was.
+        The file replaces an older one as a whole or not at all, and can be read by its owner only. Other
+        threads may write to the cache meanwhile. Raises `CacheSaveError`, and leaves an older file as it was.
         """
         records = self._store.records()
         return self._files.save(records, filepath, use_timestamp)
@@ -301,15 +330,18 @@ class QuickCache:
     def load_from_disk(self, filepath: str | os.PathLike[str] | None = None) -> None:
         """Replace all entries by those of a file, see `save_to_disk`.
 
-        TTLs went on running while the file lay there: what has expired is left out. Raises `CacheLoadError`, and
-        leaves the cache as it was, if the file is missing, damaged, foreign, of a newer format, or a pickle whose
-        signature is missing or wrong.
+        TTLs went on running while the file lay there: what has expired is left out. Raises `CacheLoadError`,
+        and leaves the cache as it was, if the file is missing, damaged, foreign, of a newer format, or a
+        pickle whose signature is missing or wrong.
         """
         records = self._files.load(filepath, self._freeze)
         self._store.load(records, self._bounds)
 
     def backup(self, directory: str | os.PathLike[str] | None = None) -> Path:
-        """Write a snapshot under a name with the time in it, into `directory` (default: `storage_dir`), and return its path."""
+        """Write a snapshot under a name with the time in it, into `directory` (default:
+
+        `storage_dir`), and return its path.
+        """
         return self._files.backup(self._store.records(), directory)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
@@ -319,7 +351,10 @@ class QuickCache:
     # Figures
 
     def metrics(self) -> MetricsSnapshot:
-        """The figures of the store. Looks at the entries that have expired and haven't left yet, at no others."""
+        """The figures of the store.
+
+        Looks at the entries that have expired and haven't left yet, at no others.
+        """
         store = self._real_store
         counters = store.counters
         total = len(store)
@@ -351,7 +386,8 @@ class QuickCache:
     def save_metrics_to_disk(
         self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
     ) -> Path:
-        """Write `get_metrics_snapshot` to a file and return its path; names as with `save_to_disk`, in `metrics_storage_dir`.
+        """Write `get_metrics_snapshot` to a file and return its path; names as with `save_to_disk`, in
+        `metrics_storage_dir`.
 
         Raises `CacheMetricsSaveError`.
         """
@@ -362,12 +398,12 @@ class QuickCache:
     def subscribe(self, listener: Listener, kinds: Iterable[EventKind] | None = None) -> Callable[[], None]:
         """Call `listener(event)` for every event of `kinds` (default: all); the result ends it.
 
-        Hits, misses and sets are those of this cache object; removals are those of the store, whoever causes them.
-        Listeners run in the thread that caused the event, after the operation, without a lock: they may use the cache. One
-        that raises is logged, and neither the operation nor other listeners take notice. Listening to hits or
-        misses makes every get slower.
+        Hits, misses and sets are those of this cache object; removals are those of the store, whoever causes
+        them. Listeners run in the thread that caused the event, after the operation, without a lock: they may
+        use the cache. One that raises is logged, and neither the operation nor other listeners take notice.
+        Listening to hits or misses makes every get slower.
         """
-        chosen = frozenset(EventKind if kinds is None else kinds)
+        chosen: frozenset[object] = frozenset(EventKind if kinds is None else kinds)
         if wrong := [kind for kind in chosen if not isinstance(kind, EventKind)]:
             raise TypeError(f"kinds={wrong!r}: give members of EventKind")
         stop_removals: Callable[[], None] | None = None
@@ -378,8 +414,9 @@ class QuickCache:
 
             stop_removals = self._real_store.subscribe(removed)
         with self._switch_lock:
-            for kind in chosen - {EventKind.REMOVED}:
-                self._listeners = {**self._listeners, kind: (*self._listeners.get(kind, ()), listener)}
+            for kind in EventKind:
+                if kind in chosen and kind is not EventKind.REMOVED:
+                    self._listeners = {**self._listeners, kind: (*self._listeners.get(kind, ()), listener)}
             self._bind()
 
         def unsubscribe() -> None:
@@ -397,9 +434,11 @@ class QuickCache:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Switch the cache off within a `with` block, for all threads: every read is a miss, and nothing is stored.
+        """Switch the cache off within a `with` block, for all threads: every read is a miss, and nothing is
+        stored.
 
-        What is written or deleted meanwhile leaves the cache, so nothing outdated shows afterwards. Blocks may nest and overlap.
+        What is written or deleted meanwhile leaves the cache, so nothing outdated shows afterwards. Blocks
+        may nest and overlap.
         """
         self._switch(+1)
         try:
@@ -408,7 +447,8 @@ class QuickCache:
             self._switch(-1)
 
     def stop(self) -> None:
-        """End the background work for this cache. It can be used on: expired entries then leave with reads and writes.
+        """End the background work for this cache. It can be used on: expired entries then leave with reads
+        and writes.
 
         May be called twice. A store that caches share by name goes on being swept.
         """
@@ -425,7 +465,10 @@ class QuickCache:
         self.stop()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A cache can't be pickled or copied; make one where it is needed, with the same location to share entries")
+        raise TypeError(
+            "A cache can't be pickled or copied; make one where it is needed, "
+            "with the same location if they are to share entries"
+        )
 
     # For coroutines
 
@@ -453,10 +496,14 @@ class QuickCache:
     async def attl(self, key: str) -> float | None:
         return self.ttl(key)
 
-    async def aincr(self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None) -> Any:
+    async def aincr(
+        self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None
+    ) -> Any:
         return self.incr(key, delta, initial=initial, ttl_sec=ttl_sec)
 
-    async def adecr(self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None) -> Any:
+    async def adecr(
+        self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None
+    ) -> Any:
         return self.decr(key, delta, initial=initial, ttl_sec=ttl_sec)
 
     async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
@@ -531,9 +578,9 @@ class QuickCache:
     def _found(key: str, presence: Presence, missing_ok: bool) -> bool:
         if presence is Presence.LIVE:
             return True
-        if missing_ok:
-            return False
-        _raise_miss(key, presence)
+        if not missing_ok:
+            _raise_miss(key, presence)
+        return False
 
     def _heard_get(self, key: str, default: Any = MISSING) -> Any:
         try:

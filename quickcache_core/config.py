@@ -1,4 +1,7 @@
-"""The settings of a cache: validated once, when they are made, and turned into objects here and nowhere else."""
+"""The settings of a cache:
+
+Validated once, when they are made, and turned into objects here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ Secret = str | bytes | None
 class QuickCacheConfig:
     """The settings of one cache, all optional.
 
-    Every field is checked when the object is made: `ConfigError` names the field, the value and what is accepted.
+    Every field is checked when the object is made: `ConfigError` names the field, the value and what is
+    accepted.
     """
 
     max_size: int = 1000
@@ -50,20 +54,35 @@ class QuickCacheConfig:
     cleanup_interval: float = 10.0
     """Seconds between two sweeps of expired entries, at least 0.01."""
     eviction_policy: str | type[EvictionPolicy] = "s3fifo"
-    """Who leaves when the cache is full: `s3fifo`, `lru`, `lfu`, `fifo`, `sieve`, a registered name, a class or `"module:Class"`."""
+    """Who leaves when the cache is full:
+
+    `s3fifo`, `lru`, `lfu`, `fifo`, `sieve`, a registered name, a class or `"module:Class"`.
+    """
     serializer: str | type[BaseSerializer] | BaseSerializer = "json"
-    """How values become bytes: `json`, `pickle`, `msgpack`, a registered name, a class, an instance or `"module:Class"`."""
+    """How values become bytes:
+
+    `json`, `pickle`, `msgpack`, a registered name, a class, an instance or `"module:Class"`.
+    """
     location: str = ""
-    """Which store: empty or `memory://` for one of its own, `memory://name` or a plain word for one shared by name in this process."""
+    """Which store:
+
+    Empty or `memory://` for one of its own, `memory://name` or a plain word for one shared by name in this
+    process.
+    """
     isolation: Literal["share", "auto", "copy"] = "share"
-    """`share`: callers get the object that was stored. `auto`: what can be changed is copied. `copy`: everything goes through the serializer."""
+    """`share`:
+
+    Callers get the object that was stored. `auto`: what can be changed is copied. `copy`: everything goes
+    through the serializer.
+    """
     immutable_types: tuple[type, ...] = ()
     """Further types whose instances `isolation="auto"` may hand out uncopied."""
     cull_fraction: float | None = None
     """When the cache is full: None evicts one entry, a share above 0 and up to 1 that many at once."""
     storage_dir: str | os.PathLike[str] | None = None
-    """Directory of snapshots. None: `quickcache` in the user's cache directory. Relative ones count from the working directory
-    of the moment when the configuration is made."""
+    """Directory of snapshots. None: `quickcache` in the user's cache directory. Relative ones count from the
+    working directory of the moment when the configuration is made.
+    """
     filename: str = "cache_data"
     """Name of snapshots, without extension."""
     cache_timestamps: bool = False
@@ -80,23 +99,39 @@ class QuickCacheConfig:
     """As `cache_timestamps`, for metrics files."""
     secret: Secret | Callable[[], Secret] = field(default=None, repr=False)
     """Signs snapshots; at least 16 bytes. A function is asked whenever the secret is needed."""
-    secret_fallbacks: Sequence[str | bytes] | Callable[[], Sequence[str | bytes]] = field(default=(), repr=False)
+    secret_fallbacks: Sequence[str | bytes] | Callable[[], Sequence[str | bytes]] = field(
+        default=(), repr=False
+    )
     """Former secrets whose signatures are still accepted."""
     allow_unsigned_pickle: bool = False
-    """Whether pickles may be written and read without a secret. Whoever can write such a file can run code in this process."""
+    """Whether pickles may be written and read without a secret.
+
+    Whoever can write such a file can run code in this process.
+    """
     compression: Literal["zlib", "zstd"] | None = None
     """Of snapshots."""
     enabled: bool = True
-    """False: every read is a miss and nothing is stored. The environment variable `QUICKCACHE_DISABLED=1` does the same for all caches."""
+    """False:
+
+    Every read is a miss and nothing is stored. The environment variable `QUICKCACHE_DISABLED=1` does the same
+    for all caches.
+    """
     clock: Clock = field(default_factory=SystemClock, repr=False)
     """Where time comes from; see `quickcache_core.testing.ManualClock`."""
 
     def __post_init__(self) -> None:
         _integer("max_size", self.max_size, least=1)
         _ttl("default_ttl", self.default_ttl)
-        _number("cleanup_interval", self.cleanup_interval, f"give seconds, at least {_SHORTEST_INTERVAL}", _SHORTEST_INTERVAL)
+        _number(
+            "cleanup_interval",
+            self.cleanup_interval,
+            f"give seconds, at least {_SHORTEST_INTERVAL}",
+            _SHORTEST_INTERVAL,
+        )
         if self.cull_fraction is not None:
-            _number("cull_fraction", self.cull_fraction, "give None or a share above 0 and up to 1", 1e-9, 1.0)
+            _number(
+                "cull_fraction", self.cull_fraction, "give None or a share above 0 and up to 1", 1e-9, 1.0
+            )
         eviction_policies.resolve(self.eviction_policy, field="eviction_policy")
         for name in ("serializer", "metrics_serializer"):
             serializers.create(getattr(self, name), field=name)
@@ -106,7 +141,13 @@ class QuickCacheConfig:
             object.__setattr__(self, name, _directory(name, getattr(self, name)))
         for name in ("filename", "metrics_filename"):
             _filename(name, getattr(self, name))
-        for name in ("cache_timestamps", "enable_metrics", "cache_metrics_timestamps", "allow_unsigned_pickle", "enabled"):
+        for name in (
+            "cache_timestamps",
+            "enable_metrics",
+            "cache_metrics_timestamps",
+            "allow_unsigned_pickle",
+            "enabled",
+        ):
             _boolean(name, getattr(self, name))
         if self.compression is not None:
             codec(self.compression)
@@ -114,11 +155,16 @@ class QuickCacheConfig:
             self._signer()
         for method in ("monotonic", "wall"):
             if not callable(getattr(self.clock, method, None)):
-                raise ConfigError("clock", self.clock, "give an object with the methods monotonic() and wall()")
+                raise ConfigError(
+                    "clock", self.clock, "give an object with the methods monotonic() and wall()"
+                )
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> QuickCacheConfig:
-        """From field names and values. A name that is no field is a `ConfigError` that suggests the nearest."""
+        """From field names and values.
+
+        A name that is no field is a `ConfigError` that suggests the nearest.
+        """
         for name, value in settings.items():
             if name not in FIELDS:
                 raise ConfigError(str(name), value, f"unknown option; {nearest_option(str(name))}")
@@ -132,7 +178,10 @@ class QuickCacheConfig:
         return QuickCache(self)
 
     def assemble(self) -> Parts:
-        """The objects that these settings stand for. A shared location gives the store that is there already."""
+        """The objects that these settings stand for.
+
+        A shared location gives the store that is there already.
+        """
         store, dismiss = self._store()
         serializer = serializers.create(self.serializer)
         return Parts(
@@ -141,7 +190,9 @@ class QuickCacheConfig:
             default_ttl=FOREVER if self.default_ttl is None else seconds(self.default_ttl),
             freeze=freezer(self.isolation, serializer, self.immutable_types),
             files=CacheFiles(
-                snapshots=FileRules(Path(self.storage_dir or ""), self.filename, self.cache_timestamps, serializer),
+                snapshots=FileRules(
+                    Path(self.storage_dir or ""), self.filename, self.cache_timestamps, serializer
+                ),
                 metrics=FileRules(
                     Path(self.metrics_storage_dir or ""),
                     self.metrics_filename,
@@ -163,7 +214,9 @@ class QuickCacheConfig:
 
         def make() -> MemoryStore:
             interval = float(self.cleanup_interval)
-            store = MemoryStore(policy, self.max_size, self.clock, lambda store: maintenance.wake(store, interval))
+            store = MemoryStore(
+                policy, self.max_size, self.clock, lambda store: maintenance.wake(store, interval)
+            )
             maintenance.adopt(store)
             return store
 
@@ -219,7 +272,9 @@ def _store_name(location: object) -> str:
     if scheme == "memory":
         return rest
     if scheme in _OTHER_SCOPES:
-        raise ConfigError("location", location, f"scope {scheme}:// is not part of this version; use 'memory://name'")
+        raise ConfigError(
+            "location", location, f"scope {scheme}:// is not part of this version; use 'memory://name'"
+        )
     raise ConfigError("location", location, "unknown scheme; use '', a name, or 'memory://name'")
 
 
@@ -239,7 +294,9 @@ def _ttl(name: str, value: object) -> None:
     try:
         seconds(value, name)  # type: ignore[arg-type]
     except InvalidTTL as error:
-        raise ConfigError(name, value, "give seconds or a timedelta above 0, or None or NEVER for no end") from error
+        raise ConfigError(
+            name, value, "give seconds or a timedelta above 0, or None or NEVER for no end"
+        ) from error
 
 
 def _boolean(name: str, value: object) -> None:
@@ -248,7 +305,14 @@ def _boolean(name: str, value: object) -> None:
 
 
 def _filename(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value or value in (".", "..") or "/" in value or os.sep in value or "\0" in value:
+    if (
+        not isinstance(value, str)
+        or not value
+        or value in (".", "..")
+        or "/" in value
+        or os.sep in value
+        or "\0" in value
+    ):
         raise ConfigError(name, value, "give a file name without directory and extension")
 
 
@@ -256,11 +320,12 @@ def _directory(name: str, value: object) -> Path:
     if value is None:
         base = os.environ.get("XDG_CACHE_HOME", "")
         # The standard says that a relative path there is to be ignored.
-        return Path(base if os.path.isabs(base) else Path.home() / ".cache") / "quickcache"
+        return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "quickcache"
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ConfigError(name, value, "give a path, or None for the user's cache directory")
     # Made absolute now: a later change of the working directory must not move the files.
-    return Path(os.path.abspath(os.path.expanduser(value)))
+    # Not resolve(): a symbolic link stays what the user named.
+    return Path.cwd() / Path(value).expanduser()
 
 
 __all__ = ["DISABLING_VARIABLE", "FIELDS", "QuickCacheConfig", "nearest_option"]

@@ -6,7 +6,10 @@ from enum import Enum
 from typing import Any, Final
 
 FOREVER: Final = float("inf")
-"""The deadline of an entry without an end. Compared by identity on the hit path: always use this very object."""
+"""The deadline of an entry without an end.
+
+Compared by identity on the hit path: always use this very object.
+"""
 
 GONE: Final = -1.0
 """The deadline of an entry that has left the cache, whatever references to it are still around."""
@@ -29,8 +32,8 @@ class Entry:
     """A value under a key.
 
     Threads read entries without a lock, so the order of writes matters: a reader takes `value` before
-    `deadline`; whoever removes an entry sets `deadline` to `GONE` before it wipes `value`; a removed entry is never
-    used again, a returning key gets a new one.
+    `deadline`; whoever removes an entry sets `deadline` to `GONE` before it wipes `value`; a removed entry is
+    never used again, a returning key gets a new one.
     """
 
     __slots__ = ("chunk", "deadline", "frequency", "index", "key", "queue", "value")
@@ -41,7 +44,10 @@ class Entry:
     deadline: float
     """Monotonic time in seconds, `FOREVER` or `GONE`."""
     frequency: int
-    """Uses since the eviction policy last looked. The hit path bumps it up to 3 unless the policy keeps its own count."""
+    """Uses since the eviction policy last looked.
+
+    The hit path bumps it up to 3 unless the policy keeps its own count.
+    """
     queue: Any
     """Where the eviction policy holds the entry; unset until it does."""
     chunk: Any
@@ -50,7 +56,8 @@ class Entry:
     """The entry's place in `chunk`."""
 
     def __init__(self, key: str, value: Any, deadline: float) -> None:
-        # `queue`, `chunk` and `index` stay unset: their owners set them, and each store costs time on every insert.
+        # `queue`, `chunk` and `index` stay unset: their owners set them, and each store costs time on every
+        # insert.
         self.key = key
         self.value = value
         self.deadline = deadline

@@ -96,7 +96,9 @@ class InvalidKey(QuickCacheError, ValueError):
     code = "INVALID_KEY"
 
     def __init__(self, key: object) -> None:
-        super().__init__(f"key={key!r}: keys are strings, this is {type(key).__name__}; pass str(...) or an f-string")
+        super().__init__(
+            f"key={key!r}: keys are strings, this is {type(key).__name__}; pass str(...) or an f-string"
+        )
         self.key = key
 
 

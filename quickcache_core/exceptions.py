@@ -1,4 +1,7 @@
-"""The errors under the module name that PyQuickCache 0.1.0 gave them. New code takes them from `quickcache_core`."""
+"""The errors under the module name that PyQuickCache 0.1.0 gave them.
+
+New code takes them from `quickcache_core`.
+"""
 
 from quickcache_core.errors import (
     CacheLoadError,

@@ -30,13 +30,13 @@ class FileRules:
     timestamps: bool
     serializer: BaseSerializer
 
-    def path(self, filepath: PathLike | None, timestamp: bool | None) -> Path:
+    def path(self, filepath: PathLike | None, *, timestamp: bool) -> Path:
         return resolve_path(
             filepath,
             directory=self.directory,
             filename=self.filename,
             extension=self.serializer.extension,
-            timestamp=self.timestamps if timestamp is None else timestamp,
+            timestamp=timestamp,
         )
 
 
@@ -44,7 +44,8 @@ class FileRules:
 class CacheFiles:
     """Snapshots and metrics files of a cache.
 
-    `signer()` is asked whenever a snapshot is written or read, so that a secret may be set after the cache was made.
+    `signer()` is asked whenever a snapshot is written or read, so that a secret may be set after the cache
+    was made.
     """
 
     snapshots: FileRules
@@ -56,26 +57,27 @@ class CacheFiles:
 
     def save(self, records: Iterable[Record], filepath: PathLike | None, timestamp: bool | None) -> Path:
         """Raises `CacheSaveError`."""
+        rules = self.snapshots
+        stamped = rules.timestamps if timestamp is None else timestamp
         try:
-            path = self.snapshots.path(filepath, timestamp)
             now = self.clock.wall()
-            write_snapshot(
-                path,
+            return write_snapshot(
+                rules.path(filepath, timestamp=stamped),
                 [
                     (key, thaw(value), None if remaining == FOREVER else now + remaining)
                     for key, value, remaining in records
                 ],
-                serializer=self.snapshots.serializer,
+                serializer=rules.serializer,
                 compression=self.codec,
                 signer=self.signer(),
                 allow_unsigned_pickle=self.allow_unsigned_pickle,
                 wall_now=now,
+                overwrite=not stamped,
             )
         except CacheSaveError:
             raise
         except Exception as error:
-            raise CacheSaveError(filepath or self.snapshots.directory, error) from error
-        return path
+            raise CacheSaveError(filepath or rules.directory, error) from error
 
     def backup(self, records: Iterable[Record], directory: PathLike | None) -> Path:
         """Raises `CacheSaveError`."""
@@ -115,13 +117,16 @@ class CacheFiles:
             path = backups[-1]
         return self.load(path, freeze)
 
-    def save_metrics(self, figures: Mapping[str, Any], filepath: PathLike | None, timestamp: bool | None) -> Path:
+    def save_metrics(
+        self, figures: Mapping[str, Any], filepath: PathLike | None, timestamp: bool | None
+    ) -> Path:
         """Raises `CacheMetricsSaveError`."""
+        rules = self.metrics
+        stamped = rules.timestamps if timestamp is None else timestamp
         try:
-            path = self.metrics.path(filepath, timestamp)
-            write_metrics(path, figures, self.metrics.serializer)
+            path = rules.path(filepath, timestamp=stamped)
+            return write_metrics(path, figures, rules.serializer, overwrite=not stamped)
         except CacheMetricsSaveError:
             raise
         except Exception as error:
-            raise CacheMetricsSaveError(filepath or self.metrics.directory, error) from error
-        return path
+            raise CacheMetricsSaveError(filepath or rules.directory, error) from error

@@ -31,15 +31,18 @@ class Member(Protocol):
 class Maintenance:
     """Sweeps every member in its own interval, from one daemon thread.
 
-    The thread starts when a member first asks for it (`wake`), and ends when no member is left, at `stop` of the last one, and at exit.
-    Members are held weakly. Where threads don't run (uWSGI without `--enable-threads`) nothing is swept in the background, and nothing
-    else changes. After a fork the child has no thread until one of its writes asks for it.
+    The thread starts when a member first asks for it (`wake`), and ends when no member is left, at `stop` of
+    the last one, and at exit. Members are held weakly. Where threads don't run (uWSGI without
+    `--enable-threads`) nothing is swept in the background, and nothing else changes. After a fork the child
+    has no thread until one of its writes asks for it.
     """
 
     def __init__(self) -> None:
         self._known: WeakSet[Member] = WeakSet()
         self._intervals: WeakKeyDictionary[Member, float] = WeakKeyDictionary()
         self._at_fork: list[tuple[Member, bool]] = []
+        self._thread: threading.Thread | None = None
+        self._shutting_down = False
         self._reset()
         atexit.register(self._shut_down)
         os.register_at_fork(
@@ -55,6 +58,9 @@ class Maintenance:
 
     def wake(self, member: Member, interval: float) -> None:
         """Sweep the member every `interval` seconds from now on. Cheap when that is so already."""
+        if self._pid != os.getpid():
+            # uWSGI's master forks without telling Python.
+            self._reset()
         if self._intervals.get(member) == interval and self._thread is not None:
             return
         with self._lock:
@@ -81,13 +87,13 @@ class Maintenance:
     def is_running(self) -> bool:
         """Whether there is a thread in this process."""
         thread = self._thread
-        return thread is not None and thread.is_alive()
+        return thread is not None and self._pid == os.getpid() and thread.is_alive()
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._change = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._shutting_down = False
+        self._thread = None
+        self._pid = os.getpid()
 
     def _run(self) -> None:
         next_sweep: WeakKeyDictionary[Member, float] = WeakKeyDictionary()
@@ -111,8 +117,7 @@ class Maintenance:
                 next_sweep[member] = due
                 wait = min(wait, due - time.monotonic())
             # No strong references while it sleeps: a cache that nobody uses any more shall go.
-            del members
-            member = None  # type: ignore[assignment]
+            del members, member
             self._change.wait(max(wait, 0.0))
 
     def _shut_down(self) -> None:

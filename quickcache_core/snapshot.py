@@ -156,10 +156,10 @@ def resolve_path(
 ) -> Path:
     """The absolute path that a caller's `filepath` means. Touches nothing.
 
-    None is `filename` in `directory`; a directory, or a name that ends in a separator, is `filename` in there;
-    a bare name is a file in `directory`; any other path counts from the working directory. The extension is
-    appended unless it is there. A timestamp is UTC to the microsecond, at `now` (seconds since the epoch;
-    None: the present).
+    None is `filename` in `directory`; a directory, or a name that ends in a separator, is `filename` in
+    there; a bare name is a file in `directory`; any other path counts from the working directory. The
+    extension is appended unless it is there. A timestamp is UTC to the microsecond, at `now` (seconds since
+    the epoch; None: the present).
     """
     given = "" if filepath is None else os.fspath(filepath)
     if not given:

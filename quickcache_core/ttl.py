@@ -28,14 +28,14 @@ NEVER: Final = Never.NEVER
 TTL = int | float | timedelta | Never
 
 
-def seconds(ttl: TTL, field: str = "ttl_sec") -> float:
+def seconds(ttl: object, field: str = "ttl_sec") -> float:
     """`ttl` in seconds, fractions kept; `FOREVER` for `NEVER`.
 
     Raises `InvalidTTL` for zero, negative and non-finite durations and for anything that is no duration
     (a bool and a string are none).
     """
     if ttl.__class__ is int or ttl.__class__ is float:
-        duration = float(ttl)  # type: ignore[arg-type]
+        duration = float(ttl)
     elif ttl is NEVER:
         return FOREVER
     elif isinstance(ttl, timedelta):

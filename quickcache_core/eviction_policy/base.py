@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from quickcache_core.entry import Entry
 from quickcache_core.registry import eviction_policies
@@ -19,17 +19,18 @@ Recency = Literal["counter", "order", "hook"]
 class EvictionPolicy(ABC):
     """A policy at the level of entries. The built-in ones are of this kind.
 
-    The store calls every method under its write lock, with entries that are in the table at that moment; a policy
-    never touches the table, and keeps no entry after `remove`, `evict` or `clear` told it to let go (a queue may do so lazily:
-    the entry's deadline is `GONE` from then on).
+    The store calls every method under its write lock, with entries that are in the table at that moment; a
+    policy never touches the table, and keeps no entry after `remove`, `evict` or `clear` told it to let go (a
+    queue may do so lazily: the entry's deadline is `GONE` from then on).
 
     Every operation takes amortised constant time, at any number of entries.
     """
 
     recency: ClassVar[Recency] = "counter"
-    """How the policy learns of hits. `counter`: the hit path bumps `entry.frequency` up to 3 and calls nobody, the
-    fastest. `order`: the table is an `OrderedDict` and a hit moves the key to its end. `hook`: each hit calls
-    `access` under the lock."""
+    """How the policy learns of hits. `counter`: the hit path bumps `entry.frequency` up to 3 and calls
+    nobody, the fastest. `order`: the table is an `OrderedDict` and a hit moves the key to its end. `hook`:
+    each hit calls `access` under the lock.
+    """
 
     ordered_table: ClassVar[bool] = False
     """Whether the policy needs the table to be an `OrderedDict`."""
@@ -45,7 +46,10 @@ class EvictionPolicy(ABC):
         """A new key is in the table."""
 
     def update(self, entry: Entry) -> None:
-        """A live key got a new value. By default nothing happens: a write is no sign that somebody will read."""
+        """A live key got a new value.
+
+        By default nothing happens: a write is no sign that somebody will read.
+        """
 
     def access(self, entry: Entry) -> None:
         """A hit; only called with `recency = "hook"`."""
@@ -69,9 +73,10 @@ class EvictionPolicy(ABC):
 class BaseEvictionPolicy(EvictionPolicy):
     """Base class for your own policies, with the hooks of PyQuickCache 0.1.0.
 
-    Only `select_eviction_key` is required. Every hook gets the table, an `OrderedDict` of key to entry in order of insertion
-    (a hook may reorder it with `move_to_end`, but must not add or remove), and runs under the write lock of the
-    cache: keep it short, and don't call the cache from it. A policy that doesn't override `on_access` makes hits no slower.
+    Only `select_eviction_key` is required. Every hook gets the table, an `OrderedDict` of key to entry in
+    order of insertion (a hook may reorder it with `move_to_end`, but must not add or remove), and runs under
+    the write lock of the cache: keep it short, and don't call the cache from it. A policy that doesn't
+    override `on_access` makes hits no slower.
     """
 
     ordered_table = True
@@ -92,18 +97,23 @@ class BaseEvictionPolicy(EvictionPolicy):
         """A hit."""
 
     def on_delete(self, cache: OrderedDict[str, Entry], key: str) -> None:
-        """The key has left the table, for whatever reason. Not called for `clear` and `load`: see `on_clear`."""
+        """The key has left the table, for whatever reason.
+
+        Not called for `clear` and `load`: see `on_clear`.
+        """
 
     def on_clear(self, cache: OrderedDict[str, Entry]) -> None:
         """All keys have left at once. Override it when the policy keeps books of its own."""
 
     @abstractmethod
     def select_eviction_key(self, cache: OrderedDict[str, Entry]) -> str:
-        """The key that leaves. A key that isn't in `cache` is logged as an error, and the oldest one leaves instead."""
+        """The key that leaves.
+
+        A key that isn't in `cache` is logged as an error, and the oldest one leaves instead.
+        """
 
     def attach(self, entries: Mapping[str, Entry], capacity: int) -> None:
-        assert isinstance(entries, OrderedDict)
-        self._entries = entries
+        self._entries = cast("OrderedDict[str, Entry]", entries)
 
     def insert(self, entry: Entry) -> None:
         self.on_add(self._entries, entry.key)
@@ -124,14 +134,14 @@ class BaseEvictionPolicy(EvictionPolicy):
         except Exception:
             # A wrong policy must not fail the user's write, nor let the cache grow.
             logger.exception(
-                "%s.select_eviction_key gave no key of the cache; the oldest entry leaves instead", type(self).__name__
+                "%s.select_eviction_key gave no key of the cache; the oldest entry leaves instead",
+                type(self).__name__,
             )
             return next(iter(entries.values()))
 
     def clear(self, entries: Mapping[str, Entry]) -> None:
-        assert isinstance(entries, OrderedDict)
-        self._entries = entries
-        self.on_clear(entries)
+        self._entries = cast("OrderedDict[str, Entry]", entries)
+        self.on_clear(self._entries)
 
 
 eviction_policies.accepts(EvictionPolicy)

@@ -24,9 +24,9 @@ class _Uses:
 class LFUEvictionPolicy(EvictionPolicy):
     """The entry with the fewest uses leaves; among equals the one not used for the longest time.
 
-    Shah, Mitra, Matani, "An O(1) algorithm for implementing the LFU cache eviction scheme" (2010). Uses are reads and writes
-    since the key was inserted. It keeps what was popular once for ever, and so misses about half as much again as LRU
-    on workloads that change: prefer the default.
+    Shah, Mitra, Matani, "An O(1) algorithm for implementing the LFU cache eviction scheme" (2010). Uses are
+    reads and writes since the key was inserted. It keeps what was popular once for ever, and so misses about
+    half as much again as LRU on workloads that change: prefer the default.
     """
 
     recency = "hook"

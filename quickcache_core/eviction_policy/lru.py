@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import cast
 
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy.base import EvictionPolicy
@@ -12,7 +13,8 @@ from quickcache_core.eviction_policy.base import EvictionPolicy
 class LRUEvictionPolicy(EvictionPolicy):
     """The entry that was not read or written for the longest time leaves.
 
-    The table itself keeps the order, so this policy has no books; a hit is a third slower than with the default.
+    The table itself keeps the order, so this policy has no books; a hit is a third slower than with the
+    default.
     """
 
     recency = "order"
@@ -35,5 +37,4 @@ class LRUEvictionPolicy(EvictionPolicy):
         return next(iter(self._entries.values()))
 
     def clear(self, entries: Mapping[str, Entry]) -> None:
-        assert isinstance(entries, OrderedDict)
-        self._entries = entries
+        self._entries = cast("OrderedDict[str, Entry]", entries)

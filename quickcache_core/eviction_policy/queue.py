@@ -13,10 +13,11 @@ _STEPS = 4
 class EntryQueue:
     """Entries in order, oldest first; entries that left the cache stay in it as dead weight for a while.
 
-    A deque can't drop an element from its middle, and a linked list costs three times as much per insert in Python. So an entry that
-    leaves is only counted (`bury`), and skipped when its turn comes. When more than half is dead, every further burial
-    moves four elements from `_back` to the end of `_front`, dropping the dead: order is kept, no call takes longer than
-    the others, and at most about two thirds of the elements are dead at any time.
+    A deque can't drop an element from its middle, and a linked list costs three times as much per insert in
+    Python. So an entry that leaves is only counted (`bury`), and skipped when its turn comes. When more than
+    half is dead, every further burial moves four elements from `_back` to the end of `_front`, dropping the
+    dead: order is kept, no call takes longer than the others, and at most about two thirds of the elements
+    are dead at any time.
     """
 
     __slots__ = ("_back", "_dead", "_front")

@@ -16,8 +16,8 @@ _MOST = 0.90
 class Ghost:
     """Hashes of keys that were evicted lately: between half and all of the last `capacity` of them.
 
-    Two generations of a plain set, the older one dropped when the younger one is full. Dropping a large set at
-    once would hold everybody up, so two of its members go with each insertion.
+    Two generations of a plain set, the older one dropped when the younger one is full. Dropping a large set
+    at once would hold everybody up, so two of its members go with each insertion.
     """
 
     __slots__ = ("_dying", "_new", "_old", "limit")
@@ -53,10 +53,11 @@ class Ghost:
 class S3FIFOEvictionPolicy(EvictionPolicy):
     """A small queue tries newcomers out, a main queue keeps what was used; their sizes adapt to the workload.
 
-    A newcomer enters the small queue, or the main one if it was evicted lately. When the small queue is at its target, its
-    oldest entry moves to the main queue if it was used and is evicted otherwise; else the main queue's oldest goes round again
-    if it was used, and is evicted otherwise. A miss on a key that the small queue gave up raises the
-    target, on one that the main queue gave up lowers it. Scans pass through the small queue and harm nobody.
+    A newcomer enters the small queue, or the main one if it was evicted lately. When the small queue is at
+    its target, its oldest entry moves to the main queue if it was used and is evicted otherwise; else the
+    main queue's oldest goes round again if it was used, and is evicted otherwise. A miss on a key that the
+    small queue gave up raises the target, on one that the main queue gave up lowers it. Scans pass through
+    the small queue and harm nobody.
 
     Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023); the adaptation after
     Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache" (FAST 2003).

@@ -10,11 +10,12 @@ from quickcache_core.eviction_policy.queue import EntryQueue
 
 
 class SieveEvictionPolicy(EvictionPolicy):
-    """A hand moves from the oldest entry to the newest; it spares an entry that was used since it last came by.
+    """A hand moves from the oldest entry to the newest; it spares an entry that was used since it last came
+    by.
 
-    Zhang et al., "SIEVE is simpler than LRU" (NSDI 2024). The queue is cut at the hand: `_behind` holds what the hand
-    has passed in this round, `_ahead` what it has not, both oldest first. Good for web traffic of one kind; loses to
-    the default on most mixed workloads.
+    Zhang et al., "SIEVE is simpler than LRU" (NSDI 2024). The queue is cut at the hand: `_behind` holds what
+    the hand has passed in this round, `_ahead` what it has not, both oldest first. Good for web traffic of
+    one kind; loses to the default on most mixed workloads.
     """
 
     def __init__(self) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 class Counters:
     """Plain integers since the store was made or `reset` was called.
 
-    Hits and misses are not here but on the hot table, which counts them without a lock. All of these change under the
-    store's write lock only.
+    Hits and misses are not here but on the hot table, which counts them without a lock. All of these change
+    under the store's write lock only.
     """
 
     __slots__ = (

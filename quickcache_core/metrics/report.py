@@ -1,7 +1,7 @@
 """What the commands of both adapters show: figures and keys, as data for programs and as text for people.
 
-The data is made for several workers: each worker is a row of its own and `totals` adds them up. Scope `memory` has
-one row, because no process can look into the memory of another.
+The data is made for several workers: each worker is a row of its own and `totals` adds them up. Scope
+`memory` has one row, because no process can look into the memory of another.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypedDict
 
+from quickcache_core.metrics.snapshot import MetricsSnapshot
+
 _LOADED_AT = time.monotonic()
 
 
 class ReportedConfig(Protocol):
     """The part of a cache's configuration that reports show."""
-
-    @property
-    def max_size(self) -> int: ...
 
     @property
     def eviction_policy(self) -> object: ...
@@ -32,7 +31,10 @@ class ReportedCache(Protocol):
     @property
     def config(self) -> ReportedConfig: ...
 
-    def get_metrics_snapshot(self) -> Mapping[str, Any]: ...
+    @property
+    def max_size(self) -> int: ...
+
+    def metrics(self) -> MetricsSnapshot: ...
 
     def keys(self, prefix: str = "") -> Iterator[str]: ...
 
@@ -100,22 +102,21 @@ class KeysReport(TypedDict):
 
 def worker_figures(cache: ReportedCache) -> WorkerFigures:
     """The row of the process that calls."""
-    counts = cache.get_metrics_snapshot()
-    gets = int(counts["gets"])
+    counts = cache.metrics()
     return {
         "pid": os.getpid(),
         "uptime_s": round(time.monotonic() - _LOADED_AT, 3),
-        "hits": int(counts["hits"]),
-        "misses": int(counts["misses"]),
-        "hit_ratio": _ratio(int(counts["hits"]), gets),
-        "gets": gets,
-        "sets": int(counts["sets"]),
-        "entries": int(counts["current_total_keys"]),
-        "max_entries": cache.config.max_size,
-        "evictions": int(counts["evictions"]),
-        "expirations": int(counts["expired_removals"]),
-        "deletions": int(counts["manual_deletions"]),
-        "store_errors": int(counts.get("store_errors", 0)),
+        "hits": counts.hits,
+        "misses": counts.misses,
+        "hit_ratio": _ratio(counts.hits, counts.gets),
+        "gets": counts.gets,
+        "sets": counts.sets,
+        "entries": counts.current_total_keys,
+        "max_entries": cache.max_size,
+        "evictions": counts.evictions,
+        "expirations": counts.expired_removals,
+        "deletions": counts.manual_deletions,
+        "store_errors": counts.store_errors,
     }
 
 
@@ -150,7 +151,10 @@ def add_up(workers: Iterable[Figures]) -> Figures:
 
 
 def stats_report(caches: Iterable[tuple[str, str, ReportedCache]]) -> StatsReport:
-    """Figures of caches given as (alias, location, cache); aliases of one store repeat that store's figures."""
+    """Figures of caches given as (alias, location, cache);
+
+    Aliases of one store repeat that store's figures.
+    """
     aliases: list[AliasFigures] = []
     for alias, location, cache in caches:
         workers = [worker_figures(cache)]
@@ -171,7 +175,9 @@ def stats_report(caches: Iterable[tuple[str, str, ReportedCache]]) -> StatsRepor
 def keys_report(
     caches: Iterable[tuple[str, str, ReportedCache, str]], *, limit: int | None = None
 ) -> KeysReport:
-    """Live keys of caches given as (alias, location, cache, prefix of the stored keys), at most `limit` per alias."""
+    """Live keys of caches given as (alias, location, cache, prefix of the stored keys), at most `limit` per
+    alias.
+    """
     aliases: list[AliasKeys] = []
     for alias, location, cache, prefix in caches:
         rows = _live_keys(cache, prefix)

@@ -28,7 +28,10 @@ class Bounds(NamedTuple):
     max_size: int
     """Entries, at least 1."""
     cull_fraction: float | None = None
-    """None: as many leave as must. A share of the entries, above 0 and up to 1: that many leave whenever it is full."""
+    """None:
+
+    As many leave as must. A share of the entries, above 0 and up to 1: that many leave whenever it is full.
+    """
 
 
 class Record(NamedTuple):
@@ -44,9 +47,9 @@ class Record(NamedTuple):
 class Store(ABC):
     """Entries under string keys, each with a deadline.
 
-    Values come and go in their stored form (`serializer.isolation`); only `get`, `get_many`, `pop` and `incr` thaw them.
-    Durations are seconds, `FOREVER` for no end. Every method may be called from any thread, and is atomic unless it
-    says otherwise.
+    Values come and go in their stored form (`serializer.isolation`); only `get`, `get_many`, `pop` and `incr`
+    thaw them. Durations are seconds, `FOREVER` for no end. Every method may be called from any thread, and is
+    atomic unless it says otherwise.
     """
 
     counters: Counters
@@ -101,12 +104,19 @@ class Store(ABC):
 
     @abstractmethod
     def incr(
-        self, key: str, delta: Any, freeze: Callable[[Any], Any] | None, *, initial: Any, ttl: float, bounds: Bounds
+        self,
+        key: str,
+        delta: Any,
+        freeze: Callable[[Any], Any] | None,
+        *,
+        initial: Any,
+        ttl: float,
+        bounds: Bounds,
     ) -> tuple[Presence, Any]:
         """Add `delta` to a live number and keep its deadline; what was there, and the new value.
 
-        When nothing live is there and `initial` isn't `MISSING`, `initial + delta` is inserted with `ttl`. Raises
-        `TypeError` when the value is no number.
+        When nothing live is there and `initial` isn't `MISSING`, `initial + delta` is inserted with `ttl`.
+        Raises `TypeError` when the value is no number.
         """
 
     @abstractmethod
@@ -119,7 +129,10 @@ class Store(ABC):
 
     @abstractmethod
     def keys(self, prefix: str) -> Iterator[str]:
-        """Keys of live entries, in no particular order. Entries that come or go meanwhile may or may not be seen."""
+        """Keys of live entries, in no particular order.
+
+        Entries that come or go meanwhile may or may not be seen.
+        """
 
     @abstractmethod
     def expired_size(self) -> int:

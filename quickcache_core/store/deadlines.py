@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heappop, heappush
 
-from quickcache_core.entry import Entry
+from quickcache_core.entry import FOREVER, Entry
 
 _TICKS_PER_SECOND = 16
 """The finest resolution: an expired entry is due at most 1/16 s after its deadline."""
@@ -43,16 +43,16 @@ class Deadlines:
     """A timing wheel: entries with a finite deadline, in buckets by time.
 
     Far deadlines share coarse buckets, which are looked at when their earliest entry may be due; what
-    isn't due then moves on into finer ones, so an entry moves a handful of times in its life. An entry whose deadline is
-    put off stays where it is until its bucket comes up. Entries that leave early are dropped at once through
-    their index: no garbage, whatever the churn. All operations take amortised constant time, and none takes longer than
-    one chunk needs. Not thread-safe: the store calls it under its lock.
+    isn't due then moves on into finer ones, so an entry moves a handful of times in its life. An entry whose
+    deadline is put off stays where it is until its bucket comes up. Entries that leave early are dropped at
+    once through their index: no garbage, whatever the churn. All operations take amortised constant time, and
+    none takes longer than one chunk needs. Not thread-safe: the store calls it under its lock.
 
-    Varghese and Lauck, "Hashed and hierarchical timing wheels" (SOSP 1987), with lazy buckets instead of a ring, since
-    deadlines have no upper bound.
+    Varghese and Lauck, "Hashed and hierarchical timing wheels" (SOSP 1987), with lazy buckets instead of a
+    ring, since deadlines have no upper bound.
     """
 
-    __slots__ = ("_buckets", "_chunk", "_high", "_low", "_ticks", "new_chunk")
+    __slots__ = ("_buckets", "_chunk", "_high", "_low", "_ticks", "new_chunk", "next_due")
 
     def __init__(self) -> None:
         self._buckets: dict[int, Bucket] = {}
@@ -60,8 +60,16 @@ class Deadlines:
         # The chunk that the last entry went to, and the deadlines it takes: most writes have the same TTL.
         self._chunk: Chunk | None = None
         self._low = self._high = 0.0
+        self.next_due = FOREVER
+        """Monotonic seconds:
+
+        Until then nothing in here can have expired. `FOREVER` itself when there is nothing.
+        """
         self.new_chunk = False
-        """Set when a chunk was begun. The store takes this as the moment to see to expired entries, and resets it."""
+        """Set when a chunk was begun.
+
+        The store takes this as the moment to see to expired entries, and resets it.
+        """
 
     def add(self, entry: Entry, now: float) -> None:
         deadline = entry.deadline
@@ -80,16 +88,12 @@ class Deadlines:
         if chunk.gone >= _SPARSE:
             self._thin_out(chunk)
 
-    def is_due(self, now: float) -> bool:
-        """Whether there may be expired entries."""
-        return bool(self._ticks) and self._ticks[0] <= now * _TICKS_PER_SECOND
-
     def take_expired(self, now: float) -> list[Entry]:
         """Look at one chunk that is due; the expired entries in it, which are no longer in here.
 
-        May be empty although more is due: ask `is_due`.
+        May be empty although more is due: compare `next_due`.
         """
-        if not self.is_due(now):
+        if now < self.next_due:
             return []
         bucket = self._buckets[self._ticks[0]]
         expired: list[Entry] = []
@@ -105,6 +109,7 @@ class Deadlines:
                     self.add(entry, now)
         if not bucket.chunks:
             del self._buckets[heappop(self._ticks)]
+            self.next_due = self._ticks[0] / _TICKS_PER_SECOND if self._ticks else FOREVER
         return expired
 
     def due_entries(self, now: float) -> Iterator[Entry]:
@@ -139,6 +144,7 @@ class Deadlines:
         if bucket is None:
             bucket = self._buckets[tick] = Bucket()
             heappush(self._ticks, tick)
+            self.next_due = self._ticks[0] / _TICKS_PER_SECOND
         chunks = bucket.chunks
         if not chunks or len(chunks[-1].entries) >= _CHUNK_SIZE:
             chunks.append(Chunk(bucket))

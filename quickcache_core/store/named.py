@@ -10,8 +10,9 @@ from quickcache_core.store.memory import MemoryStore
 
 
 class NamedStores:
-    """One store per name for the life of the process, as Django's local-memory caches do: a backend object that goes at the
-    end of a request must not take the entries with it."""
+    """One store per name for the life of the process, as Django's local-memory caches do: a backend object
+    that goes at the end of a request must not take the entries with it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -15,8 +15,8 @@ from quickcache_core.store.base import Bounds, Presence, Record, RemovalListener
 class OffStore(Store):
     """Answers every read with a miss, takes every write and keeps none.
 
-    What is written or deleted meanwhile leaves the store that it covers, so that nothing outdated shows when the cache is switched on
-    again. It counts nothing.
+    What is written or deleted meanwhile leaves the store that it covers, so that nothing outdated shows when
+    the cache is switched on again. It counts nothing.
     """
 
     def __init__(self, covered: Store) -> None:
@@ -68,7 +68,14 @@ class OffStore(Store):
         return Presence.ABSENT, 0.0
 
     def incr(
-        self, key: str, delta: Any, freeze: Callable[[Any], Any] | None, *, initial: Any, ttl: float, bounds: Bounds
+        self,
+        key: str,
+        delta: Any,
+        freeze: Callable[[Any], Any] | None,
+        *,
+        initial: Any,
+        ttl: float,
+        bounds: Bounds,
     ) -> tuple[Presence, Any]:
         self._covered.remove_many((key,))
         return Presence.ABSENT, None if initial is MISSING else initial + delta
