@@ -115,7 +115,7 @@ def check_contents(dist: Path) -> Path:
     return wheel
 
 
-def use(wheel: Path, extra: str, code: str) -> None:
+def use(wheel: Path, extra: str, code: str) -> bool:
     """Install `wheel` with `extra` into a new environment and run `code` there in an empty folder."""
     requirement = f"quickcache-web[{extra}] @ {wheel.resolve().as_uri()}" if extra else str(wheel)
     environment = {
@@ -127,11 +127,13 @@ def use(wheel: Path, extra: str, code: str) -> None:
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         python = venv / "bin" / "python"
         subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True, env=environment)
-        subprocess.run([python, "-W", "error", "-c", code], check=True, cwd=empty, env=environment)
-    print(f"the installed wheel works{f' with {extra}' if extra else ' alone'}")
+        using = subprocess.run([python, "-W", "error", "-c", code], check=False, cwd=empty, env=environment)
+    verdict = "works" if using.returncode == 0 else "FAILS"
+    print(f"the installed wheel {verdict} {f'with the extra {extra}' if extra else 'alone'}", flush=True)
+    return using.returncode == 0
 
 
 if __name__ == "__main__":
     built = check_contents(Path(sys.argv[1]))
-    for extra, code in {"": CORE, "django": DJANGO, "flask": FLASK}.items():
-        use(built, extra, code)
+    worked = [use(built, extra, code) for extra, code in (("", CORE), ("django", DJANGO), ("flask", FLASK))]
+    sys.exit(0 if all(worked) else 1)
