@@ -198,7 +198,7 @@ def memory_notes() -> list[str]:
     """What a reader must know about any output on caches of scope `memory`."""
     pid = os.getpid()
     return [
-        f"Scope memory: the cache of this process only (pid {pid}); each worker has its own, out of sight of others."
+        f"Scope memory: the cache of this process (pid {pid}); every worker has its own, unseen by others."
     ]
 
 

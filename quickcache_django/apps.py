@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.checks import Tags, register
+
+
+class QuickCacheApp(AppConfig):
+    """With "quickcache_django" in `INSTALLED_APPS`: the system checks and the management commands."""
+
+    name = "quickcache_django"
+    verbose_name = "QuickCache"
+
+    def ready(self) -> None:
+        from quickcache_django.checks import check_caches
+
+        register(check_caches, Tags.caches)

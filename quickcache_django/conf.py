@@ -1,0 +1,288 @@
+"""From an entry of `CACHES` to a configured engine. Names from settings end here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from django.conf import settings as django_settings
+from django.core.cache.backends.base import InvalidCacheBackendError
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.safestring import SafeString
+
+from quickcache_core import FIELDS, NEVER, ConfigError, QuickCache, QuickCacheConfig, nearest_option
+
+CORE_OPTIONS: Final = {name.upper(): name for name in FIELDS if name != "location"}
+"""Field of the core by its name in `OPTIONS`."""
+
+DJANGO_OPTIONS: Final = {"MAX_ENTRIES": "max_size", "CULL_FREQUENCY": "cull_fraction"}
+"""Field of the core by the name that Django has for it in `OPTIONS`."""
+
+DEFAULTS: Final[Mapping[str, Any]] = {"max_size": 300, "isolation": "auto", "serializer": "pickle"}
+"""Where Django's habits differ from the core's defaults: its own MAX_ENTRIES, values that nobody else can
+change, snapshots of all that can be cached."""
+
+TIMEOUT: Final = 300
+"""Seconds; Django's own default."""
+
+# Aliases without a LOCATION share one store, as with LocMemCache. For the engine an empty one means a store
+# for this object only, and Django makes an object per thread and task.
+_UNNAMED: Final = "memory://django: no LOCATION"
+
+_ENTRY_NAMES: Final = ("BACKEND", "LOCATION", "TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION", "OPTIONS")
+# Django's BaseCache reads these as well.
+_LOWER_CASE_NAMES: Final = {
+    "timeout": "TIMEOUT",
+    "max_entries": "MAX_ENTRIES",
+    "cull_frequency": "CULL_FREQUENCY",
+}
+
+UNKNOWN: Final = "quickcache.E001"
+WRONG_VALUE: Final = "quickcache.E002"
+GIVEN_TWICE: Final = "quickcache.E003"
+NOT_INSTALLED: Final = "quickcache.E004"
+WRONG_LOCATION: Final = "quickcache.E005"
+TWO_POLICIES: Final = "quickcache.E006"
+
+
+class SettingError(InvalidCacheBackendError):
+    """A setting of a cache is wrong. `check_id` is the system check that finds it."""
+
+    def __init__(self, check_id: str, setting: str, value: object, remedy: str) -> None:
+        # A secret must not end up in logs and on error pages.
+        self.shown = f"<{type(value).__name__}>" if setting.startswith("SECRET") else repr(value)
+        super().__init__(f"{setting}={self.shown}: {remedy}")
+        self.check_id = check_id
+        self.setting = setting
+        self.value = value
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.check_id, self.setting, self.value, self.remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the settings of one alias come to."""
+
+    timeout: int | float | None
+    """Seconds; None for never. At 0 and below nothing is kept."""
+    engine: QuickCache
+
+    def with_bounds(self, **changes: Any) -> Settings:
+        """The same entries under other limits, `max_size` or `cull_fraction`."""
+        return replace(self, engine=QuickCache(self.engine.config.replace(**changes)))
+
+
+_read: dict[Any, Settings] = {}
+
+
+def read(location: str, params: Mapping[str, Any]) -> Settings:
+    """The settings of one entry of `CACHES`, from which Django has taken BACKEND and LOCATION.
+
+    Raises `SettingError` for the first thing that is wrong. An entry seen before costs a few microseconds:
+    Django asks once per thread, task and alias.
+    """
+    seen_as = _identity(location, params)
+    found = _read.get(seen_as) if seen_as is not None else None
+    if found is None:
+        reader = Reader(location, params)
+        for problem in reader.problems():
+            raise problem
+        found = reader.settings()
+        if seen_as is not None:
+            found = _read.setdefault(seen_as, found)
+    return found
+
+
+def _identity(location: str, params: Mapping[str, Any]) -> Any:
+    """What tells one entry of `CACHES` from another; None if that can't be told cheaply."""
+    try:
+        identity = (
+            location,
+            # With the type, because True is equal to 1 and no number of entries.
+            tuple(
+                (name, type(value), _hashable(value)) for name, value in params.items() if name != "OPTIONS"
+            ),
+            tuple((name, type(value), _hashable(value)) for name, value in params.get("OPTIONS", {}).items()),
+        )
+        hash(identity)
+    except (AttributeError, TypeError):
+        return None
+    return identity
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if value.__class__ is list else value
+
+
+class Reader:
+    """Reads one entry of `CACHES`: `problems` first, `settings` when there are none."""
+
+    def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
+        self.location = location
+        self._params = params
+        self._timeout: int | float | None = TIMEOUT
+        self._fields: dict[str, Any] = {}
+        self._given_as: dict[str, str] = {}
+        """The setting that each field came from."""
+
+    def problems(self) -> Iterator[SettingError]:
+        """What is wrong, one after the other."""
+        options = self._params.get("OPTIONS", {})
+        for name, value in self._params.items():
+            yield from self._entry(name, value)
+        if not isinstance(options, Mapping):
+            yield SettingError(WRONG_VALUE, "OPTIONS", options, "give a dictionary of options")
+            return
+        for name, value in options.items():
+            yield from self._option(name, value)
+        yield from self._where()
+
+    def policy(self) -> object:
+        return self._fields.get("eviction_policy", FIELDS["eviction_policy"].default)
+
+    def settings(self) -> Settings:
+        try:
+            return Settings(self._timeout, QuickCache(self._config()))
+        except ConfigError as error:  # what only shows when all comes together: one LOCATION, two policies
+            check_id = TWO_POLICIES if error.field == "eviction_policy" else WRONG_VALUE
+            raise SettingError(check_id, error.field.upper(), error.value, error.remedy) from error
+
+    def _entry(self, name: Any, value: Any) -> Iterator[SettingError]:
+        """One name beside BACKEND."""
+        known_as = _LOWER_CASE_NAMES.get(name, name)
+        if known_as == "TIMEOUT":
+            yield from self._take_timeout(name, value)
+        elif name in _LOWER_CASE_NAMES:
+            yield from self._take(name, DJANGO_OPTIONS[known_as], value)
+        elif name in CORE_OPTIONS or name in DJANGO_OPTIONS:
+            yield SettingError(UNKNOWN, name, value, "move it into OPTIONS")
+        elif name not in _ENTRY_NAMES:
+            yield SettingError(
+                UNKNOWN, str(name), value, f"there is no such setting; {_nearest(name, _ENTRY_NAMES)}"
+            )
+
+    def _option(self, name: Any, value: Any) -> Iterator[SettingError]:
+        """One name in OPTIONS."""
+        if name == "DEFAULT_TTL":
+            yield from self._take_default_ttl(name, value)
+        elif name in DJANGO_OPTIONS:
+            yield from self._take(name, DJANGO_OPTIONS[name], value)
+        elif name in CORE_OPTIONS:
+            yield from self._take(name, CORE_OPTIONS[name], value)
+        elif name in _ENTRY_NAMES:
+            yield SettingError(UNKNOWN, f"OPTIONS[{name!r}]", value, "move it out of OPTIONS, beside BACKEND")
+        else:
+            known = (*CORE_OPTIONS, *DJANGO_OPTIONS)
+            yield SettingError(UNKNOWN, str(name), value, f"there is no such option; {_nearest(name, known)}")
+
+    def _take(self, name: str, field: str, value: Any) -> Iterator[SettingError]:
+        if field in self._given_as:
+            other = self._given_as[field]
+            yield SettingError(GIVEN_TWICE, name, value, f"{other} says the same; keep one of the two")
+            return
+        self._given_as[field] = name
+        try:
+            translate = _FROM_DJANGO.get(name.upper())
+            translated: Any = translate(name, value) if translate else value
+            QuickCacheConfig(**{field: translated})
+        except ConfigError as error:
+            check_id = NOT_INSTALLED if isinstance(error.__cause__, ImportError) else WRONG_VALUE
+            yield SettingError(check_id, name, value, error.remedy)
+        else:
+            self._fields[field] = translated
+
+    def _take_timeout(self, name: str, value: Any) -> Iterator[SettingError]:
+        if "default_ttl" in self._given_as:
+            other = self._given_as["default_ttl"]
+            yield SettingError(GIVEN_TWICE, name, value, f"{other} says the same; keep one of the two")
+        self._given_as["default_ttl"] = name
+        try:
+            self._timeout = None if value is None else _number(name, value)
+        except ConfigError as error:
+            yield SettingError(WRONG_VALUE, name, value, error.remedy)
+
+    def _take_default_ttl(self, name: str, value: Any) -> Iterator[SettingError]:
+        problem = None
+        for problem in self._take(name, "default_ttl", value):
+            yield problem
+        if problem is None:
+            seconds = value.total_seconds() if isinstance(value, timedelta) else value
+            self._timeout = None if seconds is NEVER else seconds
+
+    def _where(self) -> Iterator[SettingError]:
+        if not isinstance(self.location, str):
+            yield SettingError(WRONG_LOCATION, "LOCATION", self.location, "give a string: a name, or nothing")
+            return
+        try:
+            QuickCacheConfig(location=self.location)
+        except ConfigError as error:
+            yield SettingError(WRONG_LOCATION, "LOCATION", self.location, error.remedy)
+
+    def _config(self) -> QuickCacheConfig:
+        fields = {**DEFAULTS, **self._fields, "location": store_location(self.location)}
+        fields["immutable_types"] = (SafeString, *fields.get("immutable_types", ()))
+        fields.setdefault("secret", _secret_key)
+        fields.setdefault("secret_fallbacks", _secret_key_fallbacks)
+        return QuickCacheConfig(**fields)
+
+
+def store_location(location: str) -> str:
+    """The engine's name for a LOCATION; aliases with equal ones share their entries."""
+    if location in ("", "memory://"):
+        return _UNNAMED
+    return location if "://" in location else f"memory://{location}"
+
+
+def _nearest(name: Any, known: Collection[str]) -> str:
+    return nearest_option(str(name).upper(), tuple(known))
+
+
+def _number(name: str, value: Any) -> int | float:
+    """As Django reads numbers from settings, but what is no number is not replaced by a default."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = float(value)
+        return int(number) if number.is_integer() else number
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(name, value, "give seconds as a number, or None for never") from None
+
+
+def _max_size(name: str, value: Any) -> int:
+    try:
+        return int(_number(name, value))
+    except (ConfigError, ValueError, OverflowError):
+        raise ConfigError(name, value, "give a whole number, at least 1") from None
+
+
+def _cull_fraction(name: str, value: Any) -> float:
+    try:
+        frequency = int(_number(name, value))
+    except (ConfigError, ValueError, OverflowError):
+        frequency = -1
+    if frequency < 0:
+        raise ConfigError(
+            name, value, "give 0 to drop all entries when the cache is full, or N to drop one in N"
+        )
+    return 1 / frequency if frequency else 1.0
+
+
+_FROM_DJANGO: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    "MAX_ENTRIES": _max_size,
+    "CULL_FREQUENCY": _cull_fraction,
+}
+
+
+def _secret_key() -> str | None:
+    try:
+        return django_settings.SECRET_KEY or None
+    except ImproperlyConfigured:  # an empty SECRET_KEY; what needs no signature works without
+        return None
+
+
+def _secret_key_fallbacks() -> list[str]:
+    return list(django_settings.SECRET_KEY_FALLBACKS)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from typing import Any
+
+from quickcache_core.metrics.report import keys_report, keys_table, to_json
+from quickcache_django.management.command import CacheCommand
+
+
+class Command(CacheCommand):
+    help = "List the live keys, as stored (KEY_PREFIX:VERSION:key), and the time they have left."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--prefix",
+            help="only keys that begin so, in the alias's own KEY_PREFIX and VERSION; "
+            "with a KEY_FUNCTION, keys that are stored so",
+        )
+        parser.add_argument(
+            "--limit", type=_positive, default=100, help="at most so many per alias; default: 100"
+        )
+        parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        report = keys_report(
+            (
+                (alias, location, cache.engine, cache.stored_prefix(options["prefix"]))
+                for alias, location, cache in self.chosen(options)
+            ),
+            limit=options["limit"],
+        )
+        self.stdout.write(to_json(report) if options["json"] else keys_table(report))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}: give a whole number above 0")
+    return int(text)

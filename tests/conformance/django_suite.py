@@ -1,0 +1,162 @@
+"""Django's own cache tests, from its source distribution, with QuickCache wherever they mean LocMemCache.
+
+The tests that use caches are copied, their settings are changed as `CHANGES` lists, and a module is put beside them
+(`inside_django/test_quickcache.py`) that replaces what looks into LocMemCache's private dictionaries and drives the
+tests a second time through the `a` methods.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from outcome import Outcome
+from workspace import CACHE, ROOT, environment, interpreter, source
+
+PYTHONS = {"5.2": "3.11", "6.0": "3.12", "6.1": "3.13"}
+"""A Python that each Django supports."""
+
+PACKAGES = ["asgiref>=3.9.1", "sqlparse", "jinja2", "tzdata"]
+
+LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+OURS = "quickcache_django.QuickCache"
+
+LABELS = ["cache", "sessions_tests", "template_tests.syntax_tests.test_cache", "middleware", "decorators"]
+"""What is run of Django's tests: all that use a cache, and the suites of their neighbours."""
+
+FOLDERS = ["cache", "sessions_tests", "template_tests", "middleware", "decorators", "templates", "i18n"]
+
+INSIDE = Path(__file__).resolve().parent / "inside_django"
+
+
+class Change(NamedTuple):
+    file: str
+    old: str
+    new: str
+    tests: str = ""
+    """The tests that run with other settings than Django's, beside the backend itself."""
+    why: str = ""
+
+
+BACKEND = (f'"{LOCMEM}"', f'"{OURS}"')
+BASE_CLASS = ("django.core.cache.backends.locmem import LocMemCache", "quickcache_django import QuickCache as LocMemCache")
+
+CHANGES = [
+    Change("cache/tests.py", *BACKEND),
+    Change("sessions_tests/tests.py", *BACKEND),
+    Change("template_tests/syntax_tests/test_cache.py", *BACKEND),
+    Change("cache/liberal_backend.py", *BASE_CLASS),
+    Change("cache/closeable_cache.py", *BASE_CLASS),
+    Change("cache/failing_cache.py", *BASE_CLASS),
+    Change(
+        "cache/tests.py",
+        '"cull": {"OPTIONS": {"MAX_ENTRIES": 30}}',
+        '"cull": {"OPTIONS": {"MAX_ENTRIES": 30, "CULL_FREQUENCY": 3}}',
+        tests="test_cull",
+        why="CULL_FREQUENCY 3 is written out, without which our backend makes room for one entry at a time",
+    ),
+    Change(
+        "cache/tests.py",
+        'OPTIONS={"MAX_ENTRIES": 9}',
+        'LOCATION="lru", OPTIONS={"MAX_ENTRIES": 9, "CULL_FREQUENCY": 3, "EVICTION_POLICY": "lru"}',
+        tests="test_lru_*",
+        why="the policy and CULL_FREQUENCY that LocMemCache always has are written out",
+    ),
+]
+
+# Test classes that must have used the backend under test: a suite that silently fell back must not count.
+MUST_USE_IT = {
+    "AsyncDrivenTests",
+    "CacheHEADTest",
+    "CacheI18nTest",
+    "CacheMiddlewareTest",
+    "CacheSessionTests",
+    "CacheDBSessionTests",
+    "CacheTagTests",
+    "CacheUtils",
+    "CustomCacheKeyValidationTests",
+    "DefaultNonExpiringCacheKeyTests",
+    "LocMemCacheTests",
+    "PrefixedCacheI18nTest",
+    "TestWithTemplateResponse",
+}
+
+
+def run(version: str, *, part: str = "all", baseline: bool = False) -> bool:
+    """Run the tests of the newest Django `version`.x and print what came out; whether all is well."""
+    interpreter(PYTHONS[version])
+    name = f"django-{version}"
+    python = environment(name, PYTHONS[version], PACKAGES)
+    django = source(f"django=={version}.*", python)
+    tests = CACHE / name / ("baseline" if baseline else "tests")
+    result = tests / "result.json"
+    _copy(django / "tests", tests, changed=not baseline)
+
+    began = time.monotonic()
+    command = [python, "-W", "error", tests / "runtests.py", "--settings", "quickcache_settings", "--parallel", "1"]
+    finished = subprocess.run(
+        [*command, "--verbosity", "0", *LABELS],
+        cwd=tests,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, [django, ROOT, tests])),
+            "CONFORMANCE_BACKEND": LOCMEM if baseline else OURS,
+            "CONFORMANCE_PART": part,
+            "CONFORMANCE_RESULT": str(result),
+        },
+        check=False,
+    )
+    subject = f"{django.name}, Python {PYTHONS[version]}, {LOCMEM if baseline else OURS}"
+    outcome = Outcome(suite=name, subject=subject, seconds=time.monotonic() - began)
+    if not result.exists():
+        outcome.problems.append(f"the run ended with exit code {finished.returncode} before its tests did")
+    else:
+        _judge(outcome, json.loads(result.read_text()), finished.returncode, part=part, baseline=baseline)
+    print(outcome.text(), flush=True)
+    return outcome.ok
+
+
+def _copy(tests: Path, target: Path, *, changed: bool) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in tests.iterdir():
+        if path.is_file():
+            shutil.copy2(path, target)
+    for folder in FOLDERS:
+        shutil.copytree(tests / folder, target / folder)
+    for name in ("quickcache_settings.py", "quickcache_runner.py"):
+        shutil.copy2(INSIDE / name, target)
+    if not changed:
+        return
+    shutil.copy2(INSIDE / "test_quickcache.py", target / "cache")
+    for change in CHANGES:
+        path = target / change.file
+        text = path.read_text()
+        # A Django that has moved on must be noticed, not tested half.
+        assert change.old in text, f"{path} doesn't contain {change.old!r} any more: adapt CHANGES"
+        path.write_text(text.replace(change.old, change.new))
+
+
+def _judge(outcome: Outcome, found: dict, exit_code: int, *, part: str, baseline: bool) -> None:
+    outcome.passed = len(found["passed"])
+    outcome.failed = sorted(found["failed"])
+    outcome.skipped = found["skipped"]
+    outcome.operations = sum(found["calls"].values())
+    if exit_code and not found["failed"]:
+        outcome.problems.append(f"exit code {exit_code} although no test failed")
+    if not found["passed"]:
+        outcome.problems.append("no test ran")
+    if part == "cache":
+        outcome.left_out["tests of Django's other backends"] = "they can't reach the backend under test (--part all runs them)"
+    if baseline:
+        return
+    outcome.problems += [f"{name} never used the backend" for name in sorted(MUST_USE_IT - set(found["calls"]))]
+    if found["locmem_objects"]:
+        outcome.problems.append(f"{found['locmem_objects']} LocMemCache objects were made: a setting was not changed")
+    outcome.changed = {f"settings of {change.tests}": change.why for change in CHANGES if change.tests}
+    outcome.changed |= found["replaced"]
