@@ -1,0 +1,265 @@
+"""The backend that Flask-Caching makes for `CACHE_TYPE = "quickcache_flask.QuickCache"`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from datetime import timedelta
+from pickle import PicklingError
+from typing import Any
+
+from cachelib.serializers import BaseSerializer, SimpleSerializer
+from flask import Flask
+from flask_caching.backends.base import BaseCache
+from markupsafe import Markup
+
+from quickcache_core import (
+    NEVER,
+    TTL,
+    ConfigError,
+    InvalidKey,
+    QuickCacheConfig,
+    SerializationError,
+)
+from quickcache_core import QuickCache as Engine
+from quickcache_flask.conf import (
+    DEFAULT_KEY_PREFIX,
+    DEFAULT_THRESHOLD,
+    DEFAULT_TIMEOUT,
+    default_ttl_of,
+    named_as_written,
+    read_settings,
+    secrets_of,
+    ttl_of,
+)
+
+
+class Serialized:
+    """What a custom serializer made of a value."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+
+class QuickCache(BaseCache):
+    """A Flask-Caching backend in the memory of this process.
+
+    A timeout is in seconds (int or float) or a timedelta; None: the `default_timeout`; 0: the entry has no
+    end; negative: nothing is stored, and an older entry is removed. All methods may be called from any thread
+    and take constant time per key.
+
+    `threshold` bounds the number of entries (0: 500). `fields` are those of `QuickCacheConfig`, of which
+    `max_size` and `default_ttl` win over `threshold` and `default_timeout`. `key_prefix` precedes the keys if
+    the store has a name, so that several apps of the process can share it and clear only what is theirs; a
+    store of one's own has no use for it. Raises `ConfigError`.
+    """
+
+    engine: Engine
+    """The cache underneath, for what Flask-Caching lacks: `ttl`, `touch`, figures, listeners, snapshots."""
+    key_prefix: str
+
+    def __init__(
+        self,
+        threshold: int = DEFAULT_THRESHOLD,
+        default_timeout: float | timedelta = DEFAULT_TIMEOUT,
+        ignore_delete_many_errors: bool = False,
+        ignore_errors: bool | None = None,
+        *,
+        key_prefix: str | None = DEFAULT_KEY_PREFIX,
+        **fields: Any,
+    ) -> None:
+        if ignore_errors is not None:
+            warnings.warn(
+                "'ignore_errors' is deprecated in Flask-Caching; use 'ignore_delete_many_errors'",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            ignore_delete_many_errors = ignore_errors
+        # BaseCache.__init__ would warn of floats and round them up.
+        self.ignore_delete_many_errors = ignore_delete_many_errors
+        self.engine = Engine(
+            QuickCacheConfig.from_mapping(
+                {
+                    "max_size": threshold or DEFAULT_THRESHOLD,
+                    "default_ttl": default_ttl_of(default_timeout, "default_timeout"),
+                    "isolation": "auto",
+                    "serializer": "pickle",
+                    **fields,
+                    "immutable_types": _with_ours(fields.get("immutable_types", ())),
+                }
+            )
+        )
+        self._default_ttl: TTL | None = None
+        self.key_prefix = _prefix_in(self.engine.config.location, key_prefix)
+        self.serializer = SimpleSerializer()
+
+    @classmethod
+    def factory(
+        cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]
+    ) -> QuickCache:
+        """What `Cache.init_app` calls. Raises `ConfigError`, which names the setting as the app wrote it."""
+        if args:
+            raise ConfigError("CACHE_ARGS", args, "this backend takes named options only; use CACHE_OPTIONS")
+        settings = read_settings(config, kwargs)
+        arguments = {argument: setting.value for argument, setting in settings.items()}
+        if "secret" not in arguments:
+            arguments = secrets_of(app) | arguments
+        try:
+            return cls(**arguments)
+        except ConfigError as error:
+            raise named_as_written(error, settings) from error
+
+    @property
+    def default_timeout(self) -> Any:
+        """What a timeout of None stands for, in seconds or a timedelta; 0: no end."""
+        ttl = self.engine.config.default_ttl if self._default_ttl is None else self._default_ttl
+        return 0 if ttl is None or ttl is NEVER else ttl
+
+    @default_timeout.setter
+    def default_timeout(self, timeout: Any) -> None:
+        self._default_ttl = default_ttl_of(timeout, "default_timeout")
+
+    @property
+    def serializer(self) -> BaseSerializer:
+        """The cachelib serializer of CACHE_SERIALIZER; may be replaced while the cache is in use.
+
+        While it is cachelib's default, `isolation` says how values are kept, which is faster. With another
+        one the cache keeps what its `dumps` returns; only plain numbers stay numbers, for `inc` and `dec` to
+        be atomic.
+        """
+        return self._serializer
+
+    @serializer.setter
+    def serializer(self, serializer: BaseSerializer) -> None:
+        self._serializes = type(serializer) is not SimpleSerializer
+        if self._serializes and self.engine.config.isolation == "copy":
+            raise ConfigError(
+                "CACHE_SERIALIZER", serializer, 'it copies every value; leave out isolation="copy"'
+            )
+        self._serializer = serializer
+
+    def get(self, key: str) -> Any:
+        if self.key_prefix:
+            key = self._stored_key(key)
+        value = self.engine.get(key, None)
+        return self._serializer.loads(value.data) if value.__class__ is Serialized else value
+
+    def get_many(self, *keys: str) -> list[Any]:
+        stored = self._stored_keys(keys)
+        found = self.engine.get_many(stored)
+        values = [found.get(key) for key in stored]
+        return [
+            self._serializer.loads(value.data) if value.__class__ is Serialized else value for value in values
+        ]
+
+    def has(self, key: str) -> bool:
+        return self._stored_key(key) in self.engine
+
+    def set(self, key: str, value: Any, timeout: float | timedelta | None = None) -> bool:
+        """False if the serializer gave up, which removes an older entry. Raises `PicklingError`, as cachelib
+        says."""
+        if self.key_prefix:
+            key = self._stored_key(key)
+        ttl = self._default_ttl
+        if timeout is not None and (ttl := ttl_of(timeout)) is None:
+            self.engine.delete(key, missing_ok=True)
+            return True
+        if self._serializes and (value := self._serialized(value)) is None:
+            self.engine.delete(key, missing_ok=True)
+            return False
+        try:
+            self.engine.set(key, value, ttl)
+        except SerializationError as error:
+            raise PicklingError(str(error)) from error
+        return True
+
+    def add(self, key: str, value: Any, timeout: float | timedelta | None = None) -> bool:
+        """Atomic. False if there is an entry, or the serializer gave up. Raises `PicklingError`, as cachelib
+        says."""
+        key = self._stored_key(key)
+        ttl = self._default_ttl
+        if timeout is not None and (ttl := ttl_of(timeout)) is None:
+            return key not in self.engine
+        if self._serializes and (value := self._serialized(value)) is None:
+            return False
+        try:
+            return self.engine.add(key, value, ttl, exist_ok=True)
+        except SerializationError as error:
+            raise PicklingError(str(error)) from error
+
+    def set_many(self, mapping: dict[str, Any], timeout: float | timedelta | None = None) -> list[Any]:
+        """The keys that were stored. Raises `PicklingError`, as cachelib says, and stores nothing then."""
+        stored = dict(zip(self._stored_keys(mapping), mapping.values(), strict=True))
+        ttl = self._default_ttl
+        if timeout is not None and (ttl := ttl_of(timeout)) is None:
+            self.engine.delete_many(stored)
+            return list(mapping)
+        refused: set[str] = set()
+        if self._serializes:
+            stored = {key: self._serialized(value) for key, value in stored.items()}
+            refused = {key for key, value in stored.items() if value is None}
+            self.engine.delete_many(refused)
+        try:
+            self.engine.set_many({key: value for key, value in stored.items() if key not in refused}, ttl)
+        except SerializationError as error:
+            raise PicklingError(str(error)) from error
+        return [key for key, key_in_store in zip(mapping, stored, strict=True) if key_in_store not in refused]
+
+    def delete(self, key: str) -> bool:
+        """Whether there was an entry."""
+        return self.engine.delete(self._stored_key(key), missing_ok=True)
+
+    def delete_many(self, *keys: str) -> list[Any]:
+        """All of `keys`: one without an entry counts as deleted, and nothing else can go wrong in memory."""
+        self.engine.delete_many(self._stored_keys(keys))
+        return list(keys)
+
+    def clear(self) -> bool:
+        """Remove all entries; with a key prefix only those that have it, which takes a look at every key."""
+        if self.key_prefix:
+            self.engine.delete_many(list(self.engine.keys(self.key_prefix)))
+        else:
+            self.engine.clear()
+        return True
+
+    def inc(self, key: str, delta: int = 1) -> Any:
+        """The sum. Atomic; the entry keeps its deadline, a missing one begins with 0. `TypeError` for no
+        number."""
+        return self.engine.incr(self._stored_key(key), delta, initial=0, ttl_sec=self._default_ttl)
+
+    def dec(self, key: str, delta: int = 1) -> Any:
+        """`inc` with the sign of `delta` changed."""
+        return self.engine.decr(self._stored_key(key), delta, initial=0, ttl_sec=self._default_ttl)
+
+    def _stored_key(self, key: str) -> str:
+        if not self.key_prefix:
+            return key
+        if not isinstance(key, str):
+            raise InvalidKey(key)
+        return self.key_prefix + key
+
+    def _stored_keys(self, keys: Iterable[str]) -> list[str]:
+        return [self._stored_key(key) for key in keys] if self.key_prefix else list(keys)
+
+    def _serialized(self, value: Any) -> Any:
+        """What the cache keeps of a value under a custom serializer; None if the serializer gave up."""
+        if type(value) in (int, float):
+            return value
+        data = self._serializer.dumps(value)
+        return None if data is None else Serialized(data)
+
+
+def _with_ours(immutable_types: Any) -> Any:
+    # What is no sequence is for the core to complain about.
+    if not isinstance(immutable_types, tuple | list | set | frozenset):
+        return immutable_types
+    return (Markup, Serialized, *immutable_types)
+
+
+def _prefix_in(location: str, key_prefix: str | None) -> str:
+    if key_prefix is not None and not isinstance(key_prefix, str):
+        raise ConfigError("key_prefix", key_prefix, "give a string")
+    shared = location.removeprefix("memory://")
+    return key_prefix or "" if shared else ""

@@ -1,0 +1,151 @@
+"""Flask's settings become arguments of the backend, and errors name the setting as the app wrote it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from flask import Flask
+
+from quickcache_core import FIELDS, NEVER, TTL, ConfigError, nearest_option
+
+PREFIX = "CACHE_QUICKCACHE_"
+DEFAULT_THRESHOLD = 500
+DEFAULT_TIMEOUT = 300
+DEFAULT_KEY_PREFIX = "flask_cache_"
+
+# Flask-Caching's own settings: the argument that each stands for, and the value that Flask-Caching fills in.
+# A setting with that value counts as not given, because one can't tell.
+_FLASK_SETTINGS = {
+    "CACHE_THRESHOLD": ("threshold", DEFAULT_THRESHOLD),
+    "CACHE_DEFAULT_TIMEOUT": ("default_timeout", DEFAULT_TIMEOUT),
+    "CACHE_IGNORE_ERRORS": ("ignore_delete_many_errors", False),
+    "CACHE_KEY_PREFIX": ("key_prefix", DEFAULT_KEY_PREFIX),
+}
+_FLASK_ARGUMENTS = [*(argument for argument, _ in _FLASK_SETTINGS.values()), "ignore_errors"]
+_SECRETS = ("secret", "secret_fallbacks")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value for an argument of the backend."""
+
+    value: Any
+    given: Any
+    """What the app wrote; `value` may be a translation of it."""
+    name: str
+    """Where: `CACHE_THRESHOLD`, `CACHE_OPTIONS["max_size"]`, `CACHE_QUICKCACHE_MAX_SIZE` ..."""
+
+
+def read_settings(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Setting]:
+    """What the app chose, by argument of the backend; threshold and timeout as `max_size` and `default_ttl`.
+
+    `config` is Flask-Caching's; `options` are the keyword arguments that it gives to a backend, CACHE_OPTIONS
+    among them. Raises `ConfigError` for a name that doesn't exist, and for two different values for one
+    argument.
+    """
+    settings: dict[str, Setting] = {}
+    for name, argument, given in _written(config, options):
+        argument, value = _translated(argument, given, name)
+        first = settings.setdefault(argument, Setting(value, given, name))
+        if first.value != value:
+            raise ConfigError(
+                name, _shown(argument, given), f"{first.name} says otherwise; keep one of the two"
+            )
+    return settings
+
+
+def named_as_written(error: ConfigError, settings: Mapping[str, Setting]) -> ConfigError:
+    """`error` on an argument, as an error on the setting that the argument came from."""
+    setting = settings.get(error.field)
+    if setting is None:
+        return error
+    return ConfigError(setting.name, _shown(error.field, setting.given), error.remedy)
+
+
+def secrets_of(app: Flask) -> dict[str, Any]:
+    """The app's secret keys, for looking up when one is needed: apps often set them after `init_app`."""
+    return {
+        "secret": lambda: app.secret_key,
+        "secret_fallbacks": lambda: tuple(app.config.get("SECRET_KEY_FALLBACKS") or ()),
+    }
+
+
+def ttl_of(timeout: Any) -> TTL | None:
+    """A timeout as Flask-Caching has them, as a TTL of the core: `NEVER` for 0, None ("keep nothing") below
+    0.
+
+    Fractions of a second stay. Raises `TypeError`, as cachelib does, for what is neither a number nor a
+    timedelta.
+    """
+    seconds: Any = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    try:
+        if 0 < seconds < math.inf:
+            return seconds  # type: ignore[no-any-return]
+        if seconds == 0 or seconds > 0:
+            return NEVER
+        if seconds < 0:
+            return None
+    except TypeError:
+        pass
+    raise TypeError(
+        f"timeout={timeout!r}: give seconds or a timedelta, 0 for no end, or None for the default"
+    )
+
+
+def default_ttl_of(timeout: Any, name: str) -> TTL:
+    """As `ttl_of`, for a default: `ConfigError`, naming the setting, for a negative one and for what is
+    none."""
+    try:
+        ttl = ttl_of(timeout)
+    except TypeError:
+        ttl = None
+    if ttl is None:
+        raise ConfigError(
+            name, timeout, "give seconds or a timedelta above 0, or 0 for entries without an end"
+        )
+    return ttl
+
+
+def _shown(argument: str, given: Any) -> Any:
+    return "(not shown)" if argument in _SECRETS else given
+
+
+def _written(config: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Each setting as (its name, the argument, its value)."""
+    chosen = config.get("CACHE_OPTIONS") or {}
+    for argument, given in options.items():
+        name = f'CACHE_OPTIONS["{argument}"]'
+        if argument not in FIELDS and argument not in _FLASK_ARGUMENTS:
+            hint = nearest_option(str(argument), [*FIELDS, *_FLASK_ARGUMENTS])
+            raise ConfigError(name, given, f"unknown option; {hint}")
+        # The others are settings of Flask-Caching, which come below with their names.
+        if argument in chosen:
+            yield name, argument, given
+    for name, given in config.items():
+        if name.startswith(PREFIX):
+            option = name.removeprefix(PREFIX)
+            if option != option.upper() or option.lower() not in FIELDS:
+                hint = nearest_option(option, [field.upper() for field in FIELDS])
+                raise ConfigError(name, given, f"unknown option; after {PREFIX}, {hint}")
+            yield name, option.lower(), given
+    for name, (argument, filled_in) in _FLASK_SETTINGS.items():
+        given = config.get(name, filled_in)
+        if given != filled_in:
+            yield name, argument, given
+
+
+def _translated(argument: str, given: Any, name: str) -> tuple[str, Any]:
+    if argument == "threshold":
+        return "max_size", given or DEFAULT_THRESHOLD
+    if argument == "default_timeout":
+        return "default_ttl", default_ttl_of(given, name)
+    if argument == "default_ttl":
+        # In one form, to be compared with the above.
+        return argument, given.total_seconds() if isinstance(
+            given, timedelta
+        ) else NEVER if given is None else given
+    return argument, given
