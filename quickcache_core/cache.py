@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import threading
@@ -306,7 +307,7 @@ class QuickCache:
         Raises `ConfigError` for anything but an integer above 0.
         """
         self._config = self._config.replace(max_size=max_size)
-        self._bounds = self._bounds._replace(max_size=max_size)
+        self._bounds = dataclasses.replace(self._bounds, max_size=max_size)
         self._real_store.set_capacity(max_size)
         self._real_store.shrink(self._bounds)
 

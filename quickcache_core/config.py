@@ -292,7 +292,7 @@ def _ttl(name: str, value: object) -> None:
     if value is None:
         return
     try:
-        seconds(value, name)  # type: ignore[arg-type]
+        seconds(value, name)
     except InvalidTTL as error:
         raise ConfigError(
             name, value, "give seconds or a timedelta above 0, or None or NEVER for no end"

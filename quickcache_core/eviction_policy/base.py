@@ -20,8 +20,9 @@ class EvictionPolicy(ABC):
     """A policy at the level of entries. The built-in ones are of this kind.
 
     The store calls every method under its write lock, with entries that are in the table at that moment; a
-    policy never touches the table, and keeps no entry after `remove`, `evict` or `clear` told it to let go (a
-    queue may do so lazily: the entry's deadline is `GONE` from then on).
+    policy never touches the table, and keeps no entry after `remove` or `evict` (a queue may let go of it
+    lazily: the entry's deadline is `GONE` from then on). When the cache is cleared or loaded, a new policy is
+    made for the new entries.
 
     Every operation takes amortised constant time, at any number of entries.
     """
@@ -62,10 +63,6 @@ class EvictionPolicy(ABC):
     def evict(self) -> Entry:
         """The entry that leaves; see `evict_lets_go`. Only called while the table holds at least one."""
 
-    @abstractmethod
-    def clear(self, entries: Mapping[str, Entry]) -> None:
-        """Forget everything, ghosts too; `entries` is the new table, empty by then."""
-
     def resize(self, capacity: int) -> None:
         """The bound in entries is now `capacity`. The store evicts what is over it by itself."""
 
@@ -99,11 +96,8 @@ class BaseEvictionPolicy(EvictionPolicy):
     def on_delete(self, cache: OrderedDict[str, Entry], key: str) -> None:
         """The key has left the table, for whatever reason.
 
-        Not called for `clear` and `load`: see `on_clear`.
+        When the cache is cleared or loaded as a whole, a new instance of the policy is made instead.
         """
-
-    def on_clear(self, cache: OrderedDict[str, Entry]) -> None:
-        """All keys have left at once. Override it when the policy keeps books of its own."""
 
     @abstractmethod
     def select_eviction_key(self, cache: OrderedDict[str, Entry]) -> str:
@@ -138,10 +132,6 @@ class BaseEvictionPolicy(EvictionPolicy):
                 type(self).__name__,
             )
             return next(iter(entries.values()))
-
-    def clear(self, entries: Mapping[str, Entry]) -> None:
-        self._entries = cast("OrderedDict[str, Entry]", entries)
-        self.on_clear(self._entries)
 
 
 eviction_policies.accepts(EvictionPolicy)

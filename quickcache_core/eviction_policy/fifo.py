@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy.base import EvictionPolicy
 from quickcache_core.eviction_policy.queue import EntryQueue
@@ -26,6 +24,3 @@ class FIFOEvictionPolicy(EvictionPolicy):
 
     def evict(self) -> Entry:
         return self._queue.popleft()
-
-    def clear(self, entries: Mapping[str, Entry]) -> None:
-        self._queue = EntryQueue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy.base import EvictionPolicy
@@ -58,9 +57,6 @@ class LFUEvictionPolicy(EvictionPolicy):
         if not uses.entries:
             self._unlink(uses)
         return entry
-
-    def clear(self, entries: Mapping[str, Entry]) -> None:
-        self._root = _Uses(0)
 
     def _file(self, entry: Entry, below: _Uses) -> None:
         """Put the entry under the count after that of `below`."""

@@ -22,7 +22,7 @@ class LRUEvictionPolicy(EvictionPolicy):
     _entries: OrderedDict[str, Entry]
 
     def attach(self, entries: Mapping[str, Entry], capacity: int) -> None:
-        self.clear(entries)
+        self._entries = cast("OrderedDict[str, Entry]", entries)
 
     def insert(self, entry: Entry) -> None:
         pass
@@ -35,6 +35,3 @@ class LRUEvictionPolicy(EvictionPolicy):
 
     def evict(self) -> Entry:
         return next(iter(self._entries.values()))
-
-    def clear(self, entries: Mapping[str, Entry]) -> None:
-        self._entries = cast("OrderedDict[str, Entry]", entries)

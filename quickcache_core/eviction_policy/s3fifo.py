@@ -20,25 +20,22 @@ class Ghost:
     at once would hold everybody up, so two of its members go with each insertion.
     """
 
-    __slots__ = ("_dying", "_new", "_old", "limit")
+    __slots__ = ("_dying", "limit", "new", "old")
 
     def __init__(self, capacity: int) -> None:
         self.limit = max(1, capacity // 2)
-        self._new: set[int] = set()
-        self._old: set[int] = set()
+        self.new: set[int] = set()
+        self.old: set[int] = set()
         self._dying: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._new) + len(self._old)
-
-    def __contains__(self, digest: int) -> bool:
-        return digest in self._new or digest in self._old
+        return len(self.new) + len(self.old)
 
     def add(self, digest: int) -> None:
-        new = self._new
+        new = self.new
         new.add(digest)
         if len(new) >= self.limit:
-            self._dying, self._old, self._new = self._old, new, set()
+            self._dying, self.old, self.new = self.old, new, set()
         dying = self._dying
         if dying:
             dying.pop()
@@ -46,8 +43,8 @@ class Ghost:
                 dying.pop()
 
     def discard(self, digest: int) -> None:
-        self._new.discard(digest)
-        self._old.discard(digest)
+        self.new.discard(digest)
+        self.old.discard(digest)
 
 
 class S3FIFOEvictionPolicy(EvictionPolicy):
@@ -59,45 +56,45 @@ class S3FIFOEvictionPolicy(EvictionPolicy):
     small queue gave up raises the target, on one that the main queue gave up lowers it. Scans pass through
     the small queue and harm nobody.
 
-    Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023); the adaptation after
-    Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache" (FAST 2003).
+    Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023); the adaptation after Megiddo
+    and Modha, "ARC: a self-tuning, low overhead replacement cache" (FAST 2003).
     """
 
     def attach(self, entries: Mapping[str, Entry], capacity: int) -> None:
-        self._capacity = capacity
-        self.clear(entries)
-
-    def clear(self, entries: Mapping[str, Entry]) -> None:
         self._small = EntryQueue()
         self._main = EntryQueue()
-        self._small_ghost = Ghost(self._capacity)
-        self._main_ghost = Ghost(self._capacity)
-        self._target = self._clamped(_START * self._capacity)
+        self._small_ghost = Ghost(capacity)
+        self._main_ghost = Ghost(capacity)
+        self._capacity = capacity
+        self._target = 0.0
+        self._move_target(_START * capacity)
         self._filling = True
 
     def resize(self, capacity: int) -> None:
-        share = self._target / self._capacity
+        target = self._target / self._capacity * capacity
         self._capacity = capacity
-        self._target = self._clamped(share * capacity)
+        self._move_target(target)
         self._small_ghost.limit = self._main_ghost.limit = max(1, capacity // 2)
 
     def insert(self, entry: Entry) -> None:
         digest = hash(entry.key)
-        small_ghost, main_ghost = self._small_ghost, self._main_ghost
-        if digest in small_ghost:
-            self._target = self._clamped(self._target + max(1.0, len(main_ghost) / len(small_ghost)))
-            small_ghost.discard(digest)
+        ghost = self._small_ghost
+        if digest in ghost.new or digest in ghost.old:
+            self._move_target(self._target + max(1.0, len(self._main_ghost) / len(ghost)))
+            ghost.discard(digest)
             self._main.append(entry)
-        elif digest in main_ghost:
-            self._target = self._clamped(self._target - max(1.0, len(small_ghost) / len(main_ghost)))
-            main_ghost.discard(digest)
+            return
+        ghost = self._main_ghost
+        if digest in ghost.new or digest in ghost.old:
+            self._move_target(self._target - max(1.0, len(self._small_ghost) / len(ghost)))
+            ghost.discard(digest)
             self._main.append(entry)
-        else:
-            small = self._small
-            small.append(entry)
-            if self._filling and len(small) > self._target:
-                # Before the first eviction there is room for everybody: let the main queue have it.
-                self._main.append(small.popleft())
+            return
+        small = self._small
+        small.append(entry)
+        if self._filling and small.live > self._target:
+            # Before the first eviction there is room for everybody: let the main queue have it.
+            self._main.append(small.popleft())
 
     def remove(self, entry: Entry) -> None:
         entry.queue.bury()
@@ -106,7 +103,7 @@ class S3FIFOEvictionPolicy(EvictionPolicy):
         self._filling = False
         small, main = self._small, self._main
         while True:
-            if len(small) >= self._target or not main:
+            if small.live >= self._target or not main.live:
                 entry = small.popleft()
                 if entry.frequency:
                     entry.frequency = 0
@@ -123,5 +120,7 @@ class S3FIFOEvictionPolicy(EvictionPolicy):
                     self._main_ghost.add(hash(entry.key))
                     return entry
 
-    def _clamped(self, target: float) -> float:
-        return min(max(target, _LEAST * self._capacity, 1.0), max(1.0, _MOST * self._capacity))
+    def _move_target(self, target: float) -> None:
+        """Within the bounds, and at least one entry."""
+        least, most = max(1.0, _LEAST * self._capacity), max(1.0, _MOST * self._capacity)
+        self._target = min(max(target, least), most)

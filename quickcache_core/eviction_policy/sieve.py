@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy.base import EvictionPolicy
 from quickcache_core.eviction_policy.queue import EntryQueue
@@ -39,7 +37,3 @@ class SieveEvictionPolicy(EvictionPolicy):
                 return entry
             entry.frequency = 0
             self._behind.append(entry)
-
-    def clear(self, entries: Mapping[str, Entry]) -> None:
-        self._ahead = EntryQueue()
-        self._behind = EntryQueue()

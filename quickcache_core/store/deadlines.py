@@ -58,8 +58,7 @@ class Deadlines:
         self._buckets: dict[int, Bucket] = {}
         self._ticks: list[int] = []
         # The chunk that the last entry went to, and the deadlines it takes: most writes have the same TTL.
-        self._chunk: Chunk | None = None
-        self._low = self._high = 0.0
+        self.forget_recent()
         self.next_due = FOREVER
         """Monotonic seconds:
 
@@ -72,13 +71,16 @@ class Deadlines:
         """
 
     def add(self, entry: Entry, now: float) -> None:
-        deadline = entry.deadline
         chunk = self._chunk
-        if chunk is None or not self._low <= deadline < self._high or len(chunk.entries) >= _CHUNK_SIZE:
-            chunk = self._chunk_for(deadline, now)
+        entries = chunk.entries
+        index = len(entries)
+        if index >= _CHUNK_SIZE or not self._low <= entry.deadline < self._high:
+            chunk = self._chunk_for(entry.deadline, now)
+            entries = chunk.entries
+            index = len(entries)
         entry.chunk = chunk
-        entry.index = len(chunk.entries)
-        chunk.entries.append(entry)
+        entry.index = index
+        entries.append(entry)
 
     def discard(self, entry: Entry) -> None:
         """The entry was added before, and no longer is to be looked at."""
@@ -121,12 +123,13 @@ class Deadlines:
                     yield from (entry for entry in chunk.entries if entry is not None)
 
     def forget_recent(self) -> None:
-        """The next `add` will begin a chunk or look its chunk up, and so may set `new_chunk`."""
-        self._chunk = None
+        """The next `add` will look its chunk up, or begin one."""
+        self._chunk = Chunk(Bucket())
+        self._low = self._high = 0.0
 
     def _forget_recent(self, chunk: Chunk) -> None:
         if self._chunk is chunk:
-            self._chunk = None
+            self.forget_recent()
 
     def _chunk_for(self, deadline: float, now: float) -> Chunk:
         """The chunk with room for this deadline, which becomes the recent one."""

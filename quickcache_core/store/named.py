@@ -31,8 +31,8 @@ class NamedStores:
             raise ConfigError(
                 "eviction_policy",
                 policy,
-                f"location {name!r} is in use with {made_with!r} in this process; give both caches one policy, "
-                "or each a location of its own",
+                f"location {name!r} is in use with {made_with!r} in this process; "
+                "give both caches one policy, or each a location of its own",
             )
         return store
 

@@ -1,0 +1,222 @@
+"""The entries of a memory store, with all books about them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from quickcache_core.entry import FOREVER, GONE, Entry
+from quickcache_core.events import RemovalCause
+from quickcache_core.eviction_policy.base import EvictionPolicy
+from quickcache_core.metrics.counters import Counters
+from quickcache_core.store.base import Bounds, Presence
+from quickcache_core.store.deadlines import Deadlines
+
+# Looking a member up on an Enum class runs Python code in 3.11, and costs three dictionary look-ups.
+_LIVE, _EXPIRED, _ABSENT = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
+_EVICTED, _OVERDUE, _REPLACED = RemovalCause.EVICTED, RemovalCause.EXPIRED, RemovalCause.REPLACED
+
+new_entry = object.__new__
+
+_CHUNKS_PER_WRITE = 2
+"""Chunks of deadlines that a write looks at when the table is full, before a live entry is evicted."""
+
+
+class Population:
+    """A table of entries, the eviction policy and the timing wheel that belong to it.
+
+    Not thread-safe: the store calls it under its write lock. Methods return the values that left the table,
+    and the caller keeps them until the lock is free: dropping the last reference to a value may run its
+    finaliser, which may call the cache.
+
+    `see_to_expired` is called, at most once for every 256 writes with a TTL, when it is time to have a look.
+    """
+
+    __slots__ = (
+        "_evict",
+        "_evict_lets_go",
+        "_insert",
+        "_now",
+        "_on_update",
+        "_see_to_expired",
+        "counters",
+        "deadlines",
+        "entries",
+        "policy",
+        "removals",
+    )
+
+    def __init__(
+        self,
+        policy: EvictionPolicy,
+        capacity: int,
+        now: Callable[[], float],
+        counters: Counters,
+        see_to_expired: Callable[[], None],
+    ) -> None:
+        self.entries: dict[str, Entry] = OrderedDict() if policy.ordered_table else {}
+        self.deadlines = Deadlines()
+        self.counters = counters
+        self.removals: list[tuple[str, RemovalCause]] | None = None
+        """What left, for listeners to be told of; None if nobody listens."""
+        self.policy = policy
+        policy.attach(self.entries, capacity)
+        # Bound once, and loaded into local names before they are called: cheaper than two attribute look-ups.
+        self._now = now
+        self._insert = policy.insert
+        self._evict = policy.evict
+        self._evict_lets_go = policy.evict_lets_go
+        # A policy that ignores overwrites costs them nothing.
+        self._on_update = None if type(policy).update is EvictionPolicy.update else policy.update
+        self._see_to_expired = see_to_expired
+
+    def is_live(self, entry: Entry) -> bool:
+        deadline = entry.deadline
+        return deadline is FOREVER or self._now() < deadline
+
+    def deadline(self, ttl: float) -> float:
+        return ttl if ttl is FOREVER else self._now() + ttl
+
+    def find(self, key: str) -> tuple[Entry | None, Presence, Any]:
+        """The live entry, what was there, and the value of an expired entry that had to leave."""
+        entry = self.entries.get(key)
+        if entry is None:
+            return None, _ABSENT, None
+        if self.is_live(entry):
+            return entry, _LIVE, None
+        garbage = self.leave(entry, _OVERDUE)
+        self.note_valid()
+        return None, _EXPIRED, garbage
+
+    def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> Any:
+        """Insert or overwrite."""
+        entries = self.entries
+        # Looked up under the lock, whatever the caller saw before.
+        entry = entries.get(key)
+        deadlines = self.deadlines
+        if ttl is FOREVER and deadlines.next_due is FOREVER:
+            # Nothing can expire, so nobody needs to know the time.
+            now, deadline = 0.0, ttl
+        else:
+            clock = self._now
+            now = clock()
+            deadline = ttl if ttl is FOREVER else now + ttl
+        garbage = None
+        if entry is not None:
+            if now < entry.deadline:
+                return self.overwrite(entry, value, deadline)
+            garbage = self.leave(entry, _OVERDUE)
+        counters = self.counters
+        size = len(entries)
+        if size >= bounds.max_size:
+            if size == bounds.max_size and bounds.cull_fraction is None and now < deadlines.next_due:
+                evict = self._evict
+                garbage = garbage, self.leave(evict(), _EVICTED)
+            else:
+                garbage = garbage, self._make_room(bounds, now)
+        elif size >= counters.peak_total_keys:
+            counters.peak_total_keys = size + 1
+        # As Entry(key, value, deadline), at a third of the cost.
+        entry = new_entry(Entry)
+        entry.key = key
+        entry.value = value
+        entry.deadline = deadline
+        entry.frequency = 0
+        entries[key] = entry
+        insert = self._insert
+        insert(entry)
+        counters.sets += 1
+        if deadline is not FOREVER:
+            deadlines.add(entry, now)
+            if deadlines.new_chunk:
+                deadlines.new_chunk = False
+                self._see_to_expired()
+                garbage = garbage, self.expire_chunk(now)
+        return garbage
+
+    def overwrite(self, entry: Entry, value: Any, deadline: float) -> Any:
+        """Give a live entry a new value and deadline; the old value."""
+        old = entry.value
+        entry.value = value
+        if entry.deadline <= deadline < FOREVER:
+            # Put off: the wheel finds out when it looks at the entry.
+            entry.deadline = deadline
+        elif deadline is not entry.deadline:
+            self.move(entry, deadline)
+        self.counters.sets += 1
+        if self._on_update is not None:
+            self._on_update(entry)
+        if self.removals is not None:
+            self.removals.append((entry.key, _REPLACED))
+        return old
+
+    def add_up(self, entry: Entry, value: Any) -> None:
+        """Give a live entry a new value that was derived from its present one."""
+        if self._on_update is None and entry.frequency < 3:
+            # Unlike an overwrite this is a use: the caller gets to see the value.
+            entry.frequency += 1
+        self.overwrite(entry, value, entry.deadline)
+
+    def move(self, entry: Entry, deadline: float) -> None:
+        """Change the deadline of a live entry."""
+        if entry.deadline is not FOREVER:
+            self.deadlines.discard(entry)
+        entry.deadline = deadline
+        if deadline is not FOREVER:
+            self.deadlines.add(entry, self._now())
+
+    def leave(self, entry: Entry, cause: RemovalCause, *, in_wheel: bool = True) -> Any:
+        """The one way out of the table for a single entry; its value."""
+        del self.entries[entry.key]
+        value, deadline = entry.value, entry.deadline
+        # In this order, see `Entry`.
+        entry.deadline = GONE
+        entry.value = None
+        if in_wheel and deadline is not FOREVER:
+            self.deadlines.discard(entry)
+        counters = self.counters
+        if cause is _EVICTED:
+            counters.evictions += 1
+            if not self._evict_lets_go:
+                self.policy.remove(entry)
+        else:
+            if cause is _OVERDUE:
+                counters.expired_removals += 1
+            else:
+                counters.manual_deletions += 1
+            self.policy.remove(entry)
+        if self.removals is not None:
+            self.removals.append((entry.key, cause))
+        return value
+
+    def evict(self) -> Any:
+        return self.leave(self.policy.evict(), _EVICTED)
+
+    def expire_chunk(self, now: float) -> list[Any]:
+        """Let the expired entries of one chunk leave, if one is due."""
+        if now < self.deadlines.next_due:
+            return []
+        expired = self.deadlines.take_expired(now)
+        garbage = [self.leave(entry, _OVERDUE, in_wheel=False) for entry in expired]
+        self.note_valid()
+        return garbage
+
+    def note_valid(self) -> None:
+        """Expired entries have left: see whether there never were as many live ones."""
+        counters = self.counters
+        counters.peak_valid_keys = max(counters.peak_valid_keys, len(self.entries))
+
+    def _make_room(self, bounds: Bounds, now: float) -> Any:
+        """Bring the table below its bound: expired entries first, then as the policy says."""
+        entries = self.entries
+        garbage: list[Any] = []
+        for _ in range(_CHUNKS_PER_WRITE):
+            garbage += self.expire_chunk(now)
+        leaving = len(entries) - bounds.max_size + 1
+        if leaving > 0:
+            if bounds.cull_fraction is not None:
+                # The small number makes up for shares such as 1/3, which floats can't hold.
+                leaving = max(leaving, int(len(entries) * bounds.cull_fraction + 1e-9))
+            garbage += [self.evict() for _ in range(min(leaving, len(entries)))]
+        return garbage
