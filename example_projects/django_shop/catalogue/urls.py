@@ -1,0 +1,12 @@
+"""The shop's addresses."""
+
+from django.urls import path
+
+from catalogue import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("catalogue/", views.catalogue, name="catalogue"),
+    path("buy/<int:product_id>/", views.buy, name="buy"),
+    path("worker/", views.worker, name="worker"),
+]

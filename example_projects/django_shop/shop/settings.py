@@ -1,0 +1,75 @@
+"""Settings of the shop. The part to look at is CACHES; the rest is an ordinary small Django project."""
+
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("SHOP_DATA", BASE_DIR / "var"))
+
+CACHES = {
+    "default": {
+        "BACKEND": "quickcache_django.QuickCache",
+    },
+}
+
+# Each worker has its own cache. "cached_db" keeps sessions in the database too, so a visitor is known to all
+# workers: each one reads the database the first time, and from then on its own cache. With the engine "cache"
+# every worker would know only the visitors that it has greeted itself.
+#
+# One rule comes with this: what lies in the session is written once, at the first visit, and never changed,
+# because a worker that has a session in its cache isn't told when another one rewrites it. What changes (the
+# visitor's purchases) lies in the database and is found by the visitor's name.
+SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "shop.sqlite3",
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {
+            # Several workers write: wait for each other instead of failing with "database is locked".
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 10,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    },
+}
+
+INSTALLED_APPS = [
+    "django.contrib.sessions",
+    "quickcache_django",
+    "catalogue",
+]
+
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    },
+]
+
+ROOT_URLCONF = "shop.urls"
+WSGI_APPLICATION = "shop.wsgi.application"
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# Good enough for a shop that sells nothing and listens on the loopback address only.
+SECRET_KEY = os.environ.get("SHOP_SECRET_KEY", "an example, not a secret: the shop is for show only")
+DEBUG = False
+
+# What goes wrong is to be seen in gunicorn's log; by default Django would send it by mail.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+}
