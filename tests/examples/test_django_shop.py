@@ -1,0 +1,197 @@
+"""The shop under gunicorn, asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from example_projects.gunicorn_process import Answer, GunicornProcess, Visitor
+from tests.examples.serving import serving
+
+WORKERS = 4
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shop")
+
+
+@pytest.fixture(scope="module")
+def shop(folder: Path) -> Iterator[GunicornProcess]:
+    with serving("django_shop", "--workers", str(WORKERS), folder=folder) as server:
+        yield server
+
+
+@pytest.fixture
+def visitor(shop: GunicornProcess) -> Visitor:
+    visitor = shop.visitor()
+    visitor.get("/")
+    return visitor
+
+
+def sql(folder: Path, statement: str, *parameters: Any) -> list[Any]:
+    """What the database itself says, past Django and all caches."""
+    with closing(sqlite3.connect(folder / "shop.sqlite3", timeout=10)) as connection, connection:
+        return connection.execute(statement, parameters).fetchall()
+
+
+def by_worker(answers: list[Answer]) -> dict[int, list[Answer]]:
+    found: dict[int, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        found[answer.worker].append(answer)
+    return found
+
+
+def test_a_new_page_is_one_miss_for_each_worker(shop: GunicornProcess, visitor: Visitor) -> None:
+    """Each worker makes the page once and then gives out the same bytes."""
+    buy_product_of_the_day(visitor)
+    answers = shop.answers_of_all(WORKERS, lambda: visitor.get("/catalogue/"), each=3)
+    for answers_of_one in by_worker(answers).values():
+        assert_filled_once("catalogue", answers_of_one)
+        assert len({answer.text for answer in answers_of_one}) == 1
+
+
+@pytest.mark.parametrize("part", ["product", "shelf"])
+def test_a_new_part_of_a_page_is_one_miss_for_each_worker(
+    shop: GunicornProcess, visitor: Visitor, part: str
+) -> None:
+    """The same for an object by `cache.get` and a piece of a template by `{% cache %}`."""
+    buy_product_of_the_day(visitor)
+    answers = shop.answers_of_all(WORKERS, lambda: visitor.get("/"), each=3)
+    for answers_of_one in by_worker(answers).values():
+        assert_filled_once(part, answers_of_one)
+        assert all(shown_stock(answer) == shown_stock(answers_of_one[0]) for answer in answers_of_one)
+
+
+def test_cached_pages_say_what_the_database_says(
+    shop: GunicornProcess, folder: Path, visitor: Visitor
+) -> None:
+    """The hit has the right content, not only the same as before."""
+    for _ in range(2):
+        catalogue = shop.answers_of_all(WORKERS, lambda: visitor.get("/catalogue/"), each=2)
+    stock = dict(sql(folder, "SELECT name, stock FROM catalogue_product"))
+    sales = "catalogue_sale JOIN catalogue_product ON catalogue_product.id = product_id"
+    sold = dict(sql(folder, f"SELECT name, sum(quantity) FROM {sales} GROUP BY name"))
+    for answer in catalogue:
+        rows = re.findall(r"<td>([^<]+)</td>" + r'<td class="n">(\d+)</td>\s*' * 4, answer.text)
+        assert len(rows) == 6 * 5
+        for name, units, _, _, left in rows:
+            assert (int(units), int(left)) == (sold[name], stock[name])
+
+
+def test_nothing_old_is_shown_after_a_purchase(shop: GunicornProcess, folder: Path, visitor: Visitor) -> None:
+    """All pages of all workers, filled before the purchase, show the new stock after it."""
+    shop.answers_of_all(WORKERS, lambda: visitor.get("/"), each=2)
+    shop.answers_of_all(WORKERS, lambda: visitor.get("/catalogue/"), each=2)
+    for _ in range(3):
+        name = buy_product_of_the_day(visitor)
+        [(left,)] = sql(folder, "SELECT stock FROM catalogue_product WHERE name = ?", name)
+        for answer in shop.answers_of_all(WORKERS, lambda: visitor.get("/"), each=2):
+            assert (answer.data("name"), answer.data("left")) == (name, str(left))
+            assert shown_stock(answer)[name] == left
+        for answer in shop.answers_of_all(WORKERS, lambda: visitor.get("/catalogue/"), each=2):
+            assert re.search(rf"<td>{name}</td>.*?>{left}</td>\s*</tr>", answer.text, re.DOTALL)
+
+
+def test_a_session_survives_over_the_workers(shop: GunicornProcess) -> None:
+    """Every worker knows the visitor, whichever one greeted them, and doesn't mix them up with another."""
+    anna, ben = shop.visitor(), shop.visitor()
+    assert anna.get("/").parts["session"].outcome == "new"
+    ben.get("/")
+    buy_product_of_the_day(anna)
+    of_anna = shop.answers_of_all(WORKERS, lambda: anna.get("/"), each=3)
+    of_ben = shop.answers_of_all(WORKERS, lambda: ben.get("/"), each=3)
+    [name_of_anna] = {answer.data("visitor") for answer in of_anna}
+    [name_of_ben] = {answer.data("visitor") for answer in of_ben}
+    assert name_of_anna != name_of_ben
+    assert {answer.data("purchases") for answer in of_anna} == {"1"}
+    assert {answer.data("purchases") for answer in of_ben} == {"0"}
+    outcomes = [answer.parts["session"].outcome for answer in of_anna]
+    assert outcomes.count("hit") >= WORKERS
+    assert outcomes.count("new") == 0
+
+
+def test_many_visitors_at_once(shop: GunicornProcess, folder: Path, visitor: Visitor) -> None:
+    """Purchases and page views from eight threads: each sale counts once, and every worker shows the sum."""
+    home = visitor.get("/")
+    product, left = home.data("product"), int(home.data("left"))
+
+    def visit(_: int) -> None:
+        visitor = shop.visitor()
+        visitor.get("/")
+        for _ in range(3):
+            assert visitor.post(f"/buy/{product}/").headers["Location"] == "/?purchase=done"
+            assert visitor.get("/").status == visitor.get("/catalogue/").status == 200
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(visit, range(8)))
+    assert sql(folder, "SELECT stock FROM catalogue_product WHERE id = ?", product) == [(left - 24,)]
+    for answer in shop.answers_of_all(WORKERS, lambda: visitor.get("/")):
+        assert (answer.data("product"), answer.data("left")) == (product, str(left - 24))
+
+
+def test_what_is_sold_out_is_not_sold(folder: Path, visitor: Visitor) -> None:
+    [(product,)] = sql(folder, "SELECT id FROM catalogue_product ORDER BY stock LIMIT 1")
+    sql(folder, "UPDATE catalogue_product SET stock = 0 WHERE id = ?", product)
+    assert visitor.post(f"/buy/{product}/").headers["Location"] == "/?purchase=sold-out"
+    assert sql(folder, "SELECT stock FROM catalogue_product WHERE id = ?", product) == [(0,)]
+
+
+def test_an_unknown_product_is_not_found(visitor: Visitor) -> None:
+    assert visitor.post("/buy/987654321/").status == 404
+
+
+def test_figures_of_each_worker(shop: GunicornProcess, visitor: Visitor) -> None:
+    """A worker reports itself: each request for the page adds a look-up or more to the one that answered."""
+    figures = {}
+    for answer in shop.answers_of_all(WORKERS, lambda: visitor.get("/worker/")):
+        figures[answer.worker] = json.loads(answer.text)
+    for pid, before in figures.items():
+        assert before["pid"] == pid
+        assert before["hits"] + before["misses"] == before["gets"]
+        assert 0 < before["entries"] <= before["max_entries"]
+    asked = by_worker(shop.answers_of_all(WORKERS, lambda: visitor.get("/catalogue/")))
+    for answer in shop.answers_of_all(WORKERS, lambda: visitor.get("/worker/")):
+        gets = json.loads(answer.text)["gets"] - figures[answer.worker]["gets"]
+        assert gets >= len(asked[answer.worker])
+
+
+def test_loaded_before_the_fork(tmp_path: Path) -> None:
+    """With --preload the shop and its cache are made in gunicorn's master and used in its children."""
+    with serving("django_shop", "--workers", "2", "--preload", folder=tmp_path) as shop:
+        visitor = shop.visitor()
+        answers = shop.answers_of_all(2, lambda: visitor.get("/catalogue/"), each=2)
+        for answers_of_one in by_worker(answers).values():
+            assert answers_of_one[-1].parts["catalogue"].outcome == "hit"
+
+
+def buy_product_of_the_day(visitor: Visitor) -> str:
+    home = visitor.get("/")
+    bought = visitor.post(f"/buy/{home.data('product')}/")
+    assert bought.headers["Location"] == "/?purchase=done"
+    return home.data("name")
+
+
+def assert_filled_once(part: str, answers_of_one_worker: list[Answer]) -> None:
+    """Each of the two threads of a worker may miss, if both are asked before one has stored its result."""
+    outcomes = [answer.parts[part].outcome for answer in answers_of_one_worker]
+    assert 1 <= outcomes.count("miss") <= 2
+    assert outcomes.count("hit") == len(outcomes) - outcomes.count("miss") >= 1
+
+
+def shown_stock(answer: Answer) -> dict[str, int]:
+    """Product and pieces left, as in the shelf of bestsellers."""
+    rows = re.findall(r'<td>([^<]+)</td><td class="n">\d+</td><td class="n">(\d+)</td>', answer.text)
+    assert len(rows) == 6
+    return {name: int(left) for name, left in rows}
