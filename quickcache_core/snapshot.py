@@ -227,7 +227,9 @@ def _culprit(rows: list[list[Any]], serializer: BaseSerializer, error: Exception
             what = f"serializer {name} can't take the value of key {row[0]!r}, a {type(row[1]).__qualname__}"
             if isinstance(reason, SerializationError):
                 return f"{what}: {reason}"
-            return f"{what} ({type(reason).__name__}: {reason}); store another value, or choose another serializer"
+            return (
+                f"{what}: {type(reason).__name__}: {reason}; store another value, or use another serializer"
+            )
     return f"serializer {name} failed: {error}"
 
 
