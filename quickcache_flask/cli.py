@@ -1,4 +1,4 @@
-"""`flask quickcache stats`, `clear`, `keys`: the caches of the app, as the process of the command has them."""
+"""`flask quickcache stats`, `clear`, `keys`: the caches of the app, as the command's own process has them."""
 
 from __future__ import annotations
 

@@ -52,9 +52,8 @@ def read_settings(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict
         argument, value = _translated(argument, given, name)
         first = settings.setdefault(argument, Setting(value, given, name))
         if first.value != value:
-            raise ConfigError(
-                name, _shown(argument, given), f"{first.name} says otherwise; keep one of the two"
-            )
+            shown = ("(not shown)", "another") if argument in _SECRETS else (given, repr(first.given))
+            raise ConfigError(name, shown[0], f"{first.name} is {shown[1]}; keep one of the two")
     return settings
 
 
@@ -63,7 +62,9 @@ def named_as_written(error: ConfigError, settings: Mapping[str, Setting]) -> Con
     setting = settings.get(error.field)
     if setting is None:
         return error
-    return ConfigError(setting.name, _shown(error.field, setting.given), error.remedy)
+    # The core shows of a secret only what may be seen.
+    value = error.value if error.field in _SECRETS else setting.given
+    return ConfigError(setting.name, value, error.remedy)
 
 
 def secrets_of(app: Flask) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def ttl_of(timeout: Any) -> TTL | None:
     seconds: Any = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     try:
         if 0 < seconds < math.inf:
-            return seconds  # type: ignore[no-any-return]
+            return float(seconds)
         if seconds == 0 or seconds > 0:
             return NEVER
         if seconds < 0:
@@ -108,10 +109,6 @@ def default_ttl_of(timeout: Any, name: str) -> TTL:
             name, timeout, "give seconds or a timedelta above 0, or 0 for entries without an end"
         )
     return ttl
-
-
-def _shown(argument: str, given: Any) -> Any:
-    return "(not shown)" if argument in _SECRETS else given
 
 
 def _written(config: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
