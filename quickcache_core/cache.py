@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,20 +14,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from quickcache_core.entry import FOREVER, MISSING
-from quickcache_core.errors import CacheMiss, KeyAlreadyExists, KeyExpired, KeyNotFound
-from quickcache_core.events import CacheEvent, EventKind, Listener, RemovalCause
-from quickcache_core.files import CacheFiles
+from quickcache_core.errors import (
+    CacheMiss,
+    CacheSaveError,
+    KeyAlreadyExists,
+    KeyExpired,
+    KeyNotFound,
+    SerializationError,
+)
+from quickcache_core.events import CacheEvent, EventKind, Listener, RemovalCause, Subscription
+from quickcache_core.files import CacheFiles, check_flag, check_path
 from quickcache_core.keys import check_key
 from quickcache_core.metrics.snapshot import MetricsSnapshot
-from quickcache_core.store.base import ABSENT, Bounds, Presence, Store
+from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, Store
 from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.off import OffStore
 from quickcache_core.ttl import TTL, seconds
 
 if TYPE_CHECKING:
     from quickcache_core.config import QuickCacheConfig
-
-logger = logging.getLogger(__name__)
 
 S = TypeVar("S", bound="QuickCache")
 Freeze = Callable[[Any], Any]
@@ -45,6 +49,8 @@ class Parts:
     freeze: Freeze | None
     files: CacheFiles
     enabled: bool
+    shares_store: bool
+    """Whether other caches may use the store as well."""
     dismiss: Callable[[], None]
     """Ends the background work for the store, if nobody else uses it."""
 
@@ -69,17 +75,25 @@ class QuickCache:
     """What `QuickCache()` is made with."""
 
     def __init__(self, config: QuickCacheConfig | None = None) -> None:
-        self._config = self.default_config() if config is None else config
-        parts = self._config.assemble()
+        if config is None:
+            config = self.default_config()
+        if not isinstance(config, self.default_config):
+            raise TypeError(
+                f"config={config!r}: give a QuickCacheConfig, or a mapping to QuickCacheConfig.from_mapping"
+            )
+        self._config = config
+        parts = config.assemble()
         self._real_store = parts.store
         self._bounds = parts.bounds
         self._default_ttl = parts.default_ttl
         self._freeze = parts.freeze
         self._files = parts.files
+        self._shares_store = parts.shares_store
         self._dismiss = parts.dismiss
         self._switch_lock = threading.Lock()
+        self._made_enabled = parts.enabled
         self._times_off = 0 if parts.enabled else 1
-        self._listeners: dict[EventKind, tuple[Listener, ...]] = {}
+        self._subscriptions: dict[EventKind, tuple[Subscription, ...]] = {}
         self._bind()
 
     def _bind(self) -> None:
@@ -87,7 +101,7 @@ class QuickCache:
         store: Store = OffStore(self._real_store) if self._times_off else self._real_store
         self._store = store
         self._put = store.put
-        heard = EventKind.HIT in self._listeners or EventKind.MISS in self._listeners
+        heard = EventKind.HIT in self._subscriptions or EventKind.MISS in self._subscriptions
         self._get = self._heard_get if heard else store.get
         if type(self).get is QuickCache.get:
             # Found on the instance before the method of the class: a hit is one call, into the hot table.
@@ -131,18 +145,18 @@ class QuickCache:
             check_key(key)
         ttl = self._default_ttl if ttl_sec is None else seconds(ttl_sec)
         if self._freeze is not None:
-            value = self._freeze(value)
-        self._put(key, value, ttl, self._bounds)
-        if self._listeners:
+            value = self._frozen(key, value)
+        put = self._put
+        put(key, value, ttl, self._bounds)
+        if self._subscriptions:
             self._announce(EventKind.SET, key)
 
     def add(self, key: str, value: Any, ttl_sec: TTL | None = None, *, exist_ok: bool = False) -> bool:
-        """Insert, atomically, unless a live value is there;
-
-        Then raise `KeyAlreadyExists`, or return False with `exist_ok`.
+        """Insert, atomically, unless a live value is there; then raise `KeyAlreadyExists`, or return False
+        with `exist_ok`.
         """
         check_key(key)
-        if self._store.add(key, self._frozen(value), self._ttl(ttl_sec), self._bounds):
+        if self._store.add(key, self._frozen(key, value), self._ttl(ttl_sec), self._bounds):
             self._announce(EventKind.SET, key)
             return True
         if exist_ok:
@@ -152,7 +166,7 @@ class QuickCache:
     def update(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
         """Overwrite a live value. Raises `KeyNotFound` or `KeyExpired` if there is none."""
         check_key(key)
-        presence = self._store.replace(key, self._frozen(value), self._ttl(ttl_sec))
+        presence = self._store.replace(key, self._frozen(key, value), self._ttl(ttl_sec))
         if presence is not Presence.LIVE:
             _raise_miss(key, presence)
         self._announce(EventKind.SET, key)
@@ -166,9 +180,8 @@ class QuickCache:
         return self._found(key, self._store.remove(key), missing_ok)
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
-        """Remove a live value and return it, else `default`;
-
-        Without a default raise `KeyNotFound` or `KeyExpired`.
+        """Remove a live value and return it, else `default`; without a default raise `KeyNotFound` or
+        `KeyExpired`.
         """
         check_key(key)
         presence, value = self._store.pop(key)
@@ -243,15 +256,18 @@ class QuickCache:
             raise TypeError(f"data={data!r}: give a mapping of keys to values")
         for key in data:
             check_key(key)
-        values = data if self._freeze is None else {key: self._freeze(value) for key, value in data.items()}
+        values = {key: self._frozen(key, value) for key, value in data.items()}
         self._store.put_many(values, self._ttl(ttl_sec), self._bounds)
-        if self._listeners:
+        if self._subscriptions:
             for key in values:
                 self._announce(EventKind.SET, key)
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove what is there of `keys`; how many live values there were. Atomic per key."""
         _check_keys(keys)
+        keys = list(keys)
+        for key in keys:
+            check_key(key)
         return self._store.remove_many(keys)
 
     # The whole cache
@@ -261,7 +277,8 @@ class QuickCache:
 
         Looks at every entry. Keys that come or go meanwhile may or may not be among them.
         """
-        check_key(prefix)
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix={prefix!r}: give a string")
         return self._store.keys(prefix)
 
     def __iter__(self) -> Iterator[str]:
@@ -295,9 +312,8 @@ class QuickCache:
         self._store.clear()
 
     def cleanup(self) -> int:
-        """Let expired entries leave now;
-
-        How many there were. Takes time by their number only, in short holds of the lock.
+        """Let expired entries leave now; how many there were. Takes time by their number only, in short holds
+        of the lock.
         """
         return self._store.sweep()
 
@@ -308,7 +324,10 @@ class QuickCache:
         """
         self._config = self._config.replace(max_size=max_size)
         self._bounds = dataclasses.replace(self._bounds, max_size=max_size)
-        self._real_store.set_capacity(max_size)
+        if self._shares_store:
+            self._real_store.widen(max_size)
+        else:
+            self._real_store.set_capacity(max_size)
         self._real_store.shrink(self._bounds)
 
     # Files
@@ -325,8 +344,9 @@ class QuickCache:
         The file replaces an older one as a whole or not at all, and can be read by its owner only. Other
         threads may write to the cache meanwhile. Raises `CacheSaveError`, and leaves an older file as it was.
         """
-        records = self._store.records()
-        return self._files.save(records, filepath, use_timestamp)
+        check_path("filepath", filepath, optional=True)
+        check_flag("use_timestamp", use_timestamp)
+        return self._files.save(self._records(filepath), filepath, use_timestamp)
 
     def load_from_disk(self, filepath: str | os.PathLike[str] | None = None) -> None:
         """Replace all entries by those of a file, see `save_to_disk`.
@@ -335,18 +355,22 @@ class QuickCache:
         and leaves the cache as it was, if the file is missing, damaged, foreign, of a newer format, or a
         pickle whose signature is missing or wrong.
         """
-        records = self._files.load(filepath, self._freeze)
-        self._store.load(records, self._bounds)
+        check_path("filepath", filepath, optional=True)
+        self._store.load(self._files.load(filepath, self._freeze), self._bounds)
 
     def backup(self, directory: str | os.PathLike[str] | None = None) -> Path:
-        """Write a snapshot under a name with the time in it, into `directory` (default:
-
-        `storage_dir`), and return its path.
+        """Write a snapshot under a name with the time in it, into `directory` (default: `storage_dir`), and
+        return its path.
         """
-        return self._files.backup(self._store.records(), directory)
+        check_path("directory", directory, optional=True)
+        return self._files.backup(self._records(directory), directory)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Replace all entries by those of a snapshot: a file, or the newest backup in a directory."""
+        """Replace all entries by those of a snapshot: a file, or the newest backup in a directory.
+
+        Raises `CacheLoadError` as `load_from_disk` does.
+        """
+        check_path("path", path)
         self._store.load(self._files.restore(path, self._freeze), self._bounds)
 
     # Figures
@@ -392,11 +416,15 @@ class QuickCache:
 
         Raises `CacheMetricsSaveError`.
         """
+        check_path("filepath", filepath, optional=True)
+        check_flag("use_timestamp", use_timestamp)
         return self._files.save_metrics(self.get_metrics_snapshot(), filepath, use_timestamp)
 
     # Listeners, the kill switch, the end
 
-    def subscribe(self, listener: Listener, kinds: Iterable[EventKind] | None = None) -> Callable[[], None]:
+    def subscribe(
+        self, listener: Listener, kinds: Iterable[EventKind] | EventKind | None = None
+    ) -> Callable[[], None]:
         """Call `listener(event)` for every event of `kinds` (default: all); the result ends it.
 
         Hits, misses and sets are those of this cache object; removals are those of the store, whoever causes
@@ -404,20 +432,21 @@ class QuickCache:
         use the cache. One that raises is logged, and neither the operation nor other listeners take notice.
         Listening to hits or misses makes every get slower.
         """
-        chosen: frozenset[object] = frozenset(EventKind if kinds is None else kinds)
-        if wrong := [kind for kind in chosen if not isinstance(kind, EventKind)]:
-            raise TypeError(f"kinds={wrong!r}: give members of EventKind")
+        if not callable(listener):
+            raise TypeError(f"listener={listener!r}: give a function of one event")
+        chosen = _kinds(kinds)
+        subscription = Subscription(listener)
         stop_removals: Callable[[], None] | None = None
         if EventKind.REMOVED in chosen:
 
             def removed(key: str, cause: RemovalCause) -> None:
-                listener(CacheEvent(EventKind.REMOVED, key, cause))
+                subscription.tell(CacheEvent(EventKind.REMOVED, key, cause))
 
             stop_removals = self._real_store.subscribe(removed)
         with self._switch_lock:
-            for kind in EventKind:
-                if kind in chosen and kind is not EventKind.REMOVED:
-                    self._listeners = {**self._listeners, kind: (*self._listeners.get(kind, ()), listener)}
+            for kind in chosen - {EventKind.REMOVED}:
+                others = self._subscriptions.get(kind, ())
+                self._subscriptions = {**self._subscriptions, kind: (*others, subscription)}
             self._bind()
 
         def unsubscribe() -> None:
@@ -425,10 +454,10 @@ class QuickCache:
                 stop_removals()
             with self._switch_lock:
                 left = {
-                    kind: tuple(one for one in listeners if one is not listener or kind not in chosen)
-                    for kind, listeners in self._listeners.items()
+                    kind: tuple(one for one in subscriptions if one is not subscription)
+                    for kind, subscriptions in self._subscriptions.items()
                 }
-                self._listeners = {kind: listeners for kind, listeners in left.items() if listeners}
+                self._subscriptions = {kind: some for kind, some in left.items() if some}
                 self._bind()
 
         return unsubscribe
@@ -572,8 +601,14 @@ class QuickCache:
     def _ttl(self, ttl_sec: TTL | None) -> float:
         return self._default_ttl if ttl_sec is None else seconds(ttl_sec)
 
-    def _frozen(self, value: Any) -> Any:
-        return value if self._freeze is None else self._freeze(value)
+    def _frozen(self, key: str, value: Any) -> Any:
+        if self._freeze is None:
+            return value
+        try:
+            return self._freeze(value)
+        except SerializationError as error:
+            error.key = key
+            raise
 
     @staticmethod
     def _found(key: str, presence: Presence, missing_ok: bool) -> bool:
@@ -595,11 +630,17 @@ class QuickCache:
         return value
 
     def _announce(self, kind: EventKind, key: str) -> None:
-        for listener in self._listeners.get(kind, ()):
-            try:
-                listener(CacheEvent(kind, key))
-            except Exception:
-                logger.exception("A listener failed; the cache goes on")
+        for subscription in self._subscriptions.get(kind, ()):
+            subscription.tell(CacheEvent(kind, key))
+
+    def _records(self, target: object) -> list[Record]:
+        if not self._made_enabled:
+            raise CacheSaveError(
+                None if target is None else str(target),
+                "the cache was made with enabled=False or QUICKCACHE_DISABLED=1 and holds nothing; "
+                "an older file is left as it is",
+            )
+        return self._store.records()
 
     def _switch(self, times: int) -> None:
         with self._switch_lock:
@@ -609,6 +650,15 @@ class QuickCache:
 
 def _raise_miss(key: str, presence: Presence) -> NoReturn:
     raise KeyExpired(key) if presence is Presence.EXPIRED else KeyNotFound(key)
+
+
+def _kinds(kinds: Iterable[EventKind] | EventKind | None) -> frozenset[EventKind]:
+    if kinds is None:
+        return frozenset(EventKind)
+    chosen = (kinds,) if isinstance(kinds, EventKind) or not isinstance(kinds, Iterable) else tuple(kinds)
+    if any(not isinstance(kind, EventKind) for kind in chosen):
+        raise TypeError(f"kinds={kinds!r}: give members of EventKind, or None for all")
+    return frozenset(chosen)
 
 
 def _check_keys(keys: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -24,3 +24,6 @@ class SystemClock:
     # Static built-ins, so that `clock.monotonic` costs no Python frame on the hit path.
     monotonic = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
+
+
+SYSTEM_CLOCK: Final = SystemClock()

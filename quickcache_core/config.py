@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from quickcache_core import checks
 from quickcache_core.cache import Parts, QuickCache
-from quickcache_core.clock import Clock, SystemClock
+from quickcache_core.clock import SYSTEM_CLOCK, Clock
 from quickcache_core.entry import FOREVER
-from quickcache_core.errors import ConfigError, InvalidTTL
+from quickcache_core.errors import ConfigError
 from quickcache_core.eviction_policy import EvictionPolicy
 from quickcache_core.files import CacheFiles, FileRules
 from quickcache_core.maintenance import maintenance
@@ -33,7 +35,13 @@ from quickcache_core.ttl import TTL, seconds
 DISABLING_VARIABLE: Final = "QUICKCACHE_DISABLED"
 """Environment variable; with `1`, `true`, `yes` or `on` every cache made by the process is switched off."""
 
-_SHORTEST_INTERVAL = 0.01
+_BOOLEANS = (
+    "cache_timestamps",
+    "enable_metrics",
+    "cache_metrics_timestamps",
+    "allow_unsigned_pickle",
+    "enabled",
+)
 _OTHER_SCOPES = ("shared", "redis", "rediss", "unix", "valkey", "valkeys")
 
 Secret = str | bytes | None
@@ -54,26 +62,20 @@ class QuickCacheConfig:
     cleanup_interval: float = 10.0
     """Seconds between two sweeps of expired entries, at least 0.01."""
     eviction_policy: str | type[EvictionPolicy] = "s3fifo"
-    """Who leaves when the cache is full:
-
-    `s3fifo`, `lru`, `lfu`, `fifo`, `sieve`, a registered name, a class or `"module:Class"`.
+    """Who leaves when the cache is full: `s3fifo`, `lru`, `lfu`, `fifo`, `sieve`, a registered name, a class
+    or `"module:Class"`.
     """
     serializer: str | type[BaseSerializer] | BaseSerializer = "json"
-    """How values become bytes:
-
-    `json`, `pickle`, `msgpack`, a registered name, a class, an instance or `"module:Class"`.
+    """How values become bytes: `json`, `pickle`, `msgpack`, a registered name, a class, an instance or
+    `"module:Class"`.
     """
     location: str = ""
-    """Which store:
-
-    Empty or `memory://` for one of its own, `memory://name` or a plain word for one shared by name in this
-    process.
+    """Which store: empty or `memory://` for one of its own, `memory://name` or a plain word for one shared by
+    name in this process.
     """
     isolation: Literal["share", "auto", "copy"] = "share"
-    """`share`:
-
-    Callers get the object that was stored. `auto`: what can be changed is copied. `copy`: everything goes
-    through the serializer.
+    """`share`: callers get the object that was stored. `auto`: what can be changed is copied. `copy`:
+    everything goes through the serializer.
     """
     immutable_types: tuple[type, ...] = ()
     """Further types whose instances `isolation="auto"` may hand out uncopied."""
@@ -111,53 +113,42 @@ class QuickCacheConfig:
     compression: Literal["zlib", "zstd"] | None = None
     """Of snapshots."""
     enabled: bool = True
-    """False:
-
-    Every read is a miss and nothing is stored. The environment variable `QUICKCACHE_DISABLED=1` does the same
-    for all caches.
+    """False: every read is a miss and nothing is stored. The environment variable `QUICKCACHE_DISABLED=1`
+    does the same for all caches.
     """
-    clock: Clock = field(default_factory=SystemClock, repr=False)
+    clock: Clock = field(default=SYSTEM_CLOCK, repr=False)
     """Where time comes from; see `quickcache_core.testing.ManualClock`."""
 
     def __post_init__(self) -> None:
-        _integer("max_size", self.max_size, least=1)
-        _ttl("default_ttl", self.default_ttl)
-        _number(
-            "cleanup_interval",
-            self.cleanup_interval,
-            f"give seconds, at least {_SHORTEST_INTERVAL}",
-            _SHORTEST_INTERVAL,
-        )
+        checks.integer("max_size", self.max_size, 1, sys.maxsize)
+        checks.default_ttl("default_ttl", self.default_ttl)
+        checks.number("cleanup_interval", self.cleanup_interval, "seconds", 0.01, 1e9)
         if self.cull_fraction is not None:
-            _number(
-                "cull_fraction", self.cull_fraction, "give None or a share above 0 and up to 1", 1e-9, 1.0
-            )
-        eviction_policies.resolve(self.eviction_policy, field="eviction_policy")
+            checks.number("cull_fraction", self.cull_fraction, "None, or a share", 1e-9, 1.0)
+        policy = eviction_policies.resolve(self.eviction_policy)
+        eviction_policies.create(policy, field="eviction_policy")
         for name in ("serializer", "metrics_serializer"):
-            serializers.create(getattr(self, name), field=name)
+            _check_serializer(name, getattr(self, name))
         _store_name(self.location)
-        freezer(self.isolation, serializers.create(self.serializer), self.immutable_types)
+        for mode in (self.isolation, "auto"):
+            freezer(mode, serializers.create(self.serializer), self.immutable_types)
+        self._set("immutable_types", tuple(self.immutable_types))
         for name in ("storage_dir", "metrics_storage_dir"):
-            object.__setattr__(self, name, _directory(name, getattr(self, name)))
+            self._set(name, checks.directory(name, getattr(self, name)))
         for name in ("filename", "metrics_filename"):
-            _filename(name, getattr(self, name))
-        for name in (
-            "cache_timestamps",
-            "enable_metrics",
-            "cache_metrics_timestamps",
-            "allow_unsigned_pickle",
-            "enabled",
-        ):
-            _boolean(name, getattr(self, name))
+            checks.filename(name, getattr(self, name))
+        for name in _BOOLEANS:
+            checks.boolean(name, getattr(self, name))
         if self.compression is not None:
             codec(self.compression)
-        if not callable(self.secret) and not callable(self.secret_fallbacks):
-            self._signer()
-        for method in ("monotonic", "wall"):
-            if not callable(getattr(self.clock, method, None)):
-                raise ConfigError(
-                    "clock", self.clock, "give an object with the methods monotonic() and wall()"
-                )
+        if self.secret is not None and not callable(self.secret):
+            Signer(self.secret, purpose="check")
+        if not callable(self.secret_fallbacks):
+            self._set("secret_fallbacks", _fallbacks(self.secret_fallbacks))
+        checks.clock("clock", self.clock)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> QuickCacheConfig:
@@ -165,13 +156,14 @@ class QuickCacheConfig:
 
         A name that is no field is a `ConfigError` that suggests the nearest.
         """
-        for name, value in settings.items():
-            if name not in FIELDS:
-                raise ConfigError(str(name), value, f"unknown option; {nearest_option(str(name))}")
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"settings={settings!r}: give a mapping of field names to values")
+        _check_names(settings)
         return cls(**settings)
 
     def replace(self, **changes: Any) -> QuickCacheConfig:
-        """A copy with other values in some fields, checked again."""
+        """A copy with other values in some fields, checked again; unknown names as with `from_mapping`."""
+        _check_names(changes)
         return dataclasses.replace(self, **changes)
 
     def build(self) -> QuickCache:
@@ -182,7 +174,7 @@ class QuickCacheConfig:
 
         A shared location gives the store that is there already.
         """
-        store, dismiss = self._store()
+        store, shared = self._store()
         serializer = serializers.create(self.serializer)
         return Parts(
             store=store,
@@ -191,10 +183,10 @@ class QuickCacheConfig:
             freeze=freezer(self.isolation, serializer, self.immutable_types),
             files=CacheFiles(
                 snapshots=FileRules(
-                    Path(self.storage_dir or ""), self.filename, self.cache_timestamps, serializer
+                    _as_path(self.storage_dir), self.filename, self.cache_timestamps, serializer
                 ),
                 metrics=FileRules(
-                    Path(self.metrics_storage_dir or ""),
+                    _as_path(self.metrics_storage_dir),
                     self.metrics_filename,
                     self.cache_metrics_timestamps,
                     serializers.create(self.metrics_serializer),
@@ -205,27 +197,28 @@ class QuickCacheConfig:
                 clock=self.clock,
             ),
             enabled=self.enabled and not _disabled_by_environment(),
-            dismiss=dismiss,
+            shares_store=shared,
+            dismiss=(lambda: None) if shared else (lambda: _retire(store)),
         )
 
-    def _store(self) -> tuple[MemoryStore, Callable[[], None]]:
+    def _store(self) -> tuple[MemoryStore, bool]:
+        """The store, and whether others may use it."""
         policy = eviction_policies.resolve(self.eviction_policy)
         name = _store_name(self.location)
 
         def make() -> MemoryStore:
             interval = float(self.cleanup_interval)
             store = MemoryStore(
-                policy, self.max_size, self.clock, lambda store: maintenance.wake(store, interval)
+                policy, self.max_size, self.clock, lambda one: maintenance.wake(one, interval)
             )
             maintenance.adopt(store)
             return store
 
         if not name:
-            store = make()
-            return store, lambda: _retire(store)
-        store = named_stores.get(name, policy, make)
+            return make(), False
+        store = named_stores.get(name, policy, self.eviction_policy, make)
         store.widen(self.max_size)
-        return store, lambda: None
+        return store, True
 
     def _signer(self) -> Signer | None:
         secret = self.secret() if callable(self.secret) else self.secret
@@ -278,54 +271,32 @@ def _store_name(location: object) -> str:
     raise ConfigError("location", location, "unknown scheme; use '', a name, or 'memory://name'")
 
 
-def _integer(name: str, value: object, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(name, value, f"give an integer, at least {least}")
+def _check_serializer(name: str, value: object) -> None:
+    serializer = serializers.create(value, field=name)
+    extension = getattr(serializer, "extension", None)
+    if not isinstance(extension, str) or "/" in extension or "\0" in extension:
+        raise ConfigError(name, value, f"its extension is {extension!r}; give it one such as 'json'")
+    if not isinstance(getattr(serializer, "is_binary", None), bool):
+        raise ConfigError(name, value, "its is_binary is no bool; say whether serialize returns bytes")
 
 
-def _number(name: str, value: object, remedy: str, least: float, most: float = 1e9) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(name, value, remedy)
-
-
-def _ttl(name: str, value: object) -> None:
-    if value is None:
-        return
+def _fallbacks(value: Sequence[str | bytes]) -> tuple[str | bytes, ...]:
     try:
-        seconds(value, name)
-    except InvalidTTL as error:
-        raise ConfigError(
-            name, value, "give seconds or a timedelta above 0, or None or NEVER for no end"
-        ) from error
+        Signer("sixteen bytes or more", value, purpose="check")
+    except TypeError:
+        raise ConfigError("secret_fallbacks", checks.Hidden(value), "give a list of secrets") from None
+    return tuple(value)
 
 
-def _boolean(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(name, value, "give True or False")
+def _check_names(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        if name not in FIELDS:
+            # Perhaps a secret under a wrong name: errors end up in logs.
+            raise ConfigError(str(name), checks.Hidden(value), f"unknown option; {nearest_option(str(name))}")
 
 
-def _filename(name: str, value: object) -> None:
-    if (
-        not isinstance(value, str)
-        or not value
-        or value in (".", "..")
-        or "/" in value
-        or os.sep in value
-        or "\0" in value
-    ):
-        raise ConfigError(name, value, "give a file name without directory and extension")
-
-
-def _directory(name: str, value: object) -> Path:
-    if value is None:
-        base = os.environ.get("XDG_CACHE_HOME", "")
-        # The standard says that a relative path there is to be ignored.
-        return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "quickcache"
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ConfigError(name, value, "give a path, or None for the user's cache directory")
-    # Made absolute now: a later change of the working directory must not move the files.
-    # Not resolve(): a symbolic link stays what the user named.
-    return Path.cwd() / Path(value).expanduser()
+def _as_path(directory: str | os.PathLike[str] | None) -> Path | None:
+    return None if directory is None else Path(directory)
 
 
 __all__ = ["DISABLING_VARIABLE", "FIELDS", "QuickCacheConfig", "nearest_option"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from typing import Any
 
 
@@ -13,7 +14,16 @@ class QuickCacheError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception.__reduce__ would call the class with the finished message, which is no argument of ours.
-        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+        state = {name: _picklable(value) for name, value in self.__dict__.items()}
+        return (_rebuild, (type(self), self.args, state))
+
+
+def _picklable(value: object) -> object:
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return repr(value)
+    return value
 
 
 def _rebuild(cls: type[QuickCacheError], args: tuple[Any, ...], state: dict[str, Any]) -> QuickCacheError:
@@ -124,7 +134,7 @@ class _FileError(QuickCacheError):
 
     def __init__(self, filepath: str | os.PathLike[str] | None, reason: object) -> None:
         super().__init__(f"Failed to {self._verb} {filepath}: {reason}")
-        self.filepath = None if filepath is None else os.fspath(filepath)
+        self.filepath = None if filepath is None else str(filepath)
         self.reason = str(reason)
 
 

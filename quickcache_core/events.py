@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+
+logger = logging.getLogger(__name__)
 
 
 class EventKind(Enum):
@@ -42,3 +45,29 @@ class CacheEvent:
 
 
 Listener = Callable[[CacheEvent], None]
+
+
+class Subscription:
+    """A listener that can do no harm:
+
+    When it raises, that is logged, with the traceback for the first time.
+    """
+
+    __slots__ = ("_has_failed", "_listener")
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._has_failed = False
+
+    def tell(self, event: CacheEvent) -> None:
+        try:
+            self._listener(event)
+        except Exception:
+            level = logging.DEBUG if self._has_failed else logging.ERROR
+            self._has_failed = True
+            logger.log(
+                level,
+                "Listener %r failed; the cache goes on, and logs more at DEBUG",
+                self._listener,
+                exc_info=True,
+            )

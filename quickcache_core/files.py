@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from quickcache_core.clock import Clock
 from quickcache_core.entry import FOREVER
-from quickcache_core.errors import CacheLoadError, CacheMetricsSaveError, CacheSaveError
+from quickcache_core.errors import CacheLoadError, CacheMetricsSaveError, CacheSaveError, ConfigError
 from quickcache_core.serializer.base import BaseSerializer
 from quickcache_core.serializer.compression import Codec
 from quickcache_core.serializer.isolation import thaw
@@ -21,23 +22,63 @@ from quickcache_core.store.base import Record
 PathLike = str | os.PathLike[str]
 
 
+def check_path(name: str, value: object, *, optional: bool = False) -> None:
+    """Raises `TypeError` for what is no path."""
+    if value is None and optional:
+        return
+    if not isinstance(value, str) and not (
+        isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)
+    ):
+        raise TypeError(
+            f"{name}={value!r}: give a path as str or os.PathLike{', or None' if optional else ''}"
+        )
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raises `TypeError` for what is neither a bool nor None."""
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: give True, False, or None for what is configured")
+
+
 @dataclass(frozen=True, slots=True)
 class FileRules:
     """Where files of one kind go unless the caller says otherwise."""
 
-    directory: Path
+    directory: Path | None
+    """None: there is no home directory to have a default in."""
     filename: str
     timestamps: bool
     serializer: BaseSerializer
 
-    def path(self, filepath: PathLike | None, *, timestamp: bool) -> Path:
+    def path(self, filepath: PathLike | None, *, timestamp: bool, now: float) -> Path:
+        """Raises `ConfigError` if the name needs a directory and there is none."""
+        directory = self.directory
+        if directory is None:
+            if filepath is None or Path(filepath).name == os.fspath(filepath):
+                raise ConfigError(
+                    "storage_dir",
+                    None,
+                    "this user has no home directory; set a directory, or give a full path",
+                )
+            directory = Path()
         return resolve_path(
             filepath,
-            directory=self.directory,
+            directory=directory,
             filename=self.filename,
             extension=self.serializer.extension,
             timestamp=timestamp,
+            now=now,
         )
+
+    def newest(self, directory: PathLike | None) -> Path:
+        """The file with the newest time in its name. Raises `FileNotFoundError`."""
+        plain = None if directory is None else Path(directory, self.filename).absolute()
+        name = self.path(plain, timestamp=False, now=0.0)
+        stamped = re.compile(re.escape(name.stem) + r"_\d{8}_\d{6}_\d{6}(_\d+)?" + re.escape(name.suffix))
+        found = sorted(path for path in name.parent.iterdir() if stamped.fullmatch(path.name))
+        if not found:
+            raise FileNotFoundError(f"no file {name.stem}_DATE_TIME{name.suffix} in {name.parent}")
+        return found[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +103,7 @@ class CacheFiles:
         try:
             now = self.clock.wall()
             return write_snapshot(
-                rules.path(filepath, timestamp=stamped),
+                rules.path(filepath, timestamp=stamped, now=now),
                 [
                     (key, thaw(value), None if remaining == FOREVER else now + remaining)
                     for key, value, remaining in records
@@ -81,17 +122,21 @@ class CacheFiles:
 
     def backup(self, records: Iterable[Record], directory: PathLike | None) -> Path:
         """Raises `CacheSaveError`."""
-        target = self.snapshots.directory if directory is None else Path(directory)
-        return self.save(records, target / self.snapshots.filename, timestamp=True)
+        target = None if directory is None else Path(directory, self.snapshots.filename).absolute()
+        return self.save(records, target, timestamp=True)
 
     def load(self, filepath: PathLike | None, freeze: Callable[[Any], Any] | None) -> list[Record]:
         """Entries whose TTL has not ended, in their stored form. Raises `CacheLoadError`."""
+        rules = self.snapshots
         try:
-            path = self.snapshots.path(filepath, timestamp=False)
             now = self.clock.wall()
+            if filepath is None and rules.timestamps:
+                path = rules.newest(None)
+            else:
+                path = rules.path(filepath, timestamp=False, now=now)
             entries = read_snapshot(
                 path,
-                serializer=self.snapshots.serializer,
+                serializer=rules.serializer,
                 signer=self.signer(),
                 allow_unsigned_pickle=self.allow_unsigned_pickle,
                 wall_now=now,
@@ -104,17 +149,17 @@ class CacheFiles:
         except CacheLoadError:
             raise
         except Exception as error:
-            raise CacheLoadError(filepath or self.snapshots.directory, error) from error
+            raise CacheLoadError(filepath or rules.directory, error) from error
 
     def restore(self, path: PathLike, freeze: Callable[[Any], Any] | None) -> list[Record]:
         """As `load`; in a directory, the backup with the newest time in its name."""
-        directory = Path(path)
-        if directory.is_dir():
-            pattern = f"{self.snapshots.filename}_*.{self.snapshots.serializer.extension}"
-            backups = sorted(directory.glob(pattern))
-            if not backups:
-                raise CacheLoadError(path, f"no backup in this directory; backups here are called {pattern}")
-            path = backups[-1]
+        if Path(path).is_dir():
+            try:
+                path = self.snapshots.newest(path)
+            except OSError as error:
+                raise CacheLoadError(
+                    path, f"{error}; give the file, or the directory of its backups"
+                ) from error
         return self.load(path, freeze)
 
     def save_metrics(
@@ -124,7 +169,7 @@ class CacheFiles:
         rules = self.metrics
         stamped = rules.timestamps if timestamp is None else timestamp
         try:
-            path = rules.path(filepath, timestamp=stamped)
+            path = rules.path(filepath, timestamp=stamped, now=self.clock.wall())
             return write_metrics(path, figures, rules.serializer, overwrite=not stamped)
         except CacheMetricsSaveError:
             raise

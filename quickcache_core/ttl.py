@@ -25,6 +25,8 @@ class Never(Enum):
 NEVER: Final = Never.NEVER
 """As a TTL: the entry has no end. Other than `None`, which asks for the cache's default."""
 
+_NUMBERS = (int, float, Decimal, Fraction)
+
 TTL = int | float | timedelta | Never
 
 
@@ -34,16 +36,16 @@ def seconds(ttl: object, field: str = "ttl_sec") -> float:
     Raises `InvalidTTL` for zero, negative and non-finite durations and for anything that is no duration
     (a bool and a string are none).
     """
-    if ttl.__class__ is int or ttl.__class__ is float:
-        duration = float(ttl)
-    elif ttl is NEVER:
+    if ttl is NEVER:
         return FOREVER
-    elif isinstance(ttl, timedelta):
-        duration = ttl.total_seconds()
-    elif isinstance(ttl, int | float | Decimal | Fraction) and not isinstance(ttl, bool):
-        duration = float(ttl)
-    else:
-        raise InvalidTTL(ttl, field)
+    duration = 0.0
+    try:
+        if isinstance(ttl, _NUMBERS) and not isinstance(ttl, bool):
+            duration = float(ttl)
+        elif isinstance(ttl, timedelta):
+            duration = ttl.total_seconds()
+    except (OverflowError, ValueError) as error:
+        raise InvalidTTL(ttl, field) from error
     if 0.0 < duration < math.inf:
         return duration
     raise InvalidTTL(ttl, field)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from quickcache_core.entry import Entry
@@ -79,6 +79,7 @@ class BaseEvictionPolicy(EvictionPolicy):
     ordered_table = True
     evict_lets_go = False
     _entries: OrderedDict[str, Entry]
+    _has_failed = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -103,35 +104,44 @@ class BaseEvictionPolicy(EvictionPolicy):
     def select_eviction_key(self, cache: OrderedDict[str, Entry]) -> str:
         """The key that leaves.
 
-        A key that isn't in `cache` is logged as an error, and the oldest one leaves instead.
+        If it isn't in `cache`, or the method raises, that is logged and the oldest key leaves instead.
         """
 
     def attach(self, entries: Mapping[str, Entry], capacity: int) -> None:
         self._entries = cast("OrderedDict[str, Entry]", entries)
 
     def insert(self, entry: Entry) -> None:
-        self.on_add(self._entries, entry.key)
+        self._call(self.on_add, entry)
 
     def update(self, entry: Entry) -> None:
-        self.on_update(self._entries, entry.key)
+        self._call(self.on_update, entry)
 
     def access(self, entry: Entry) -> None:
-        self.on_access(self._entries, entry.key)
+        self._call(self.on_access, entry)
 
     def remove(self, entry: Entry) -> None:
-        self.on_delete(self._entries, entry.key)
+        self._call(self.on_delete, entry)
 
     def evict(self) -> Entry:
         entries = self._entries
         try:
             return entries[self.select_eviction_key(entries)]
-        except Exception:
-            # A wrong policy must not fail the user's write, nor let the cache grow.
-            logger.exception(
-                "%s.select_eviction_key gave no key of the cache; the oldest entry leaves instead",
-                type(self).__name__,
-            )
+        except Exception as error:
+            self._report("select_eviction_key gave no key of the cache", error)
             return next(iter(entries.values()))
+
+    def _call(self, hook: Callable[[OrderedDict[str, Entry], str], None], entry: Entry) -> None:
+        try:
+            hook(self._entries, entry.key)
+        except Exception as error:
+            self._report(f"{hook.__name__} failed", error)
+
+    def _report(self, what: str, error: Exception) -> None:
+        # A wrong policy must not fail the user's write, nor let the cache grow, nor flood the log.
+        level = logging.DEBUG if self._has_failed else logging.ERROR
+        self._has_failed = True
+        name = type(self).__name__
+        logger.log(level, "%s.%s; the cache goes on, and logs more at DEBUG", name, what, exc_info=error)
 
 
 eviction_policies.accepts(EvictionPolicy)

@@ -9,7 +9,7 @@ from quickcache_core.eviction_policy.base import EvictionPolicy
 
 
 class _Uses:
-    """The entries used `count` times, least recently used first; linked to the next lower and higher count."""
+    """The entries used `count` times, least recently used first, linked to the next counts."""
 
     __slots__ = ("count", "entries", "higher", "lower")
 

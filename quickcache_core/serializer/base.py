@@ -19,15 +19,11 @@ class BaseSerializer(ABC):
     """Whether `deserialize` can be made to run code that hides in the data, as unpickling can. Snapshots in
     such a format are written and read only with a secret, unless that was switched off on purpose."""
 
-    @property
-    @abstractmethod
-    def extension(self) -> str:
-        """Ending of the names of snapshot files, without the dot. A class attribute will do."""
+    extension: str
+    """Ending of the names of snapshot files, without the dot. A class attribute or a property."""
 
-    @property
-    @abstractmethod
-    def is_binary(self) -> bool:
-        """Whether `serialize` returns bytes; if not, it returns str. A class attribute will do."""
+    is_binary: bool
+    """Whether `serialize` returns bytes; if not, it returns str. A class attribute or a property."""
 
     @abstractmethod
     def serialize(self, data: Any) -> str | bytes:

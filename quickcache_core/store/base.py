@@ -30,9 +30,8 @@ class Bounds:
     max_size: int
     """Entries, at least 1."""
     cull_fraction: float | None = None
-    """None:
-
-    As many leave as must. A share of the entries, above 0 and up to 1: that many leave whenever it is full.
+    """None: as many leave as must. A share of the entries, above 0 and up to 1: that many leave whenever it
+    is full.
     """
 
 
@@ -162,7 +161,9 @@ class Store(ABC):
 
     @abstractmethod
     def subscribe(self, listener: RemovalListener) -> Callable[[], None]:
-        """Call `listener` for every entry that leaves, outside of locks; the result ends it."""
+        """Call `listener`, which must not raise, for every entry that leaves, outside of locks; the result
+        ends it.
+        """
 
 
 ABSENT = object()

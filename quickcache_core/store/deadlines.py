@@ -60,9 +60,8 @@ class Deadlines:
         # The chunk that the last entry went to, and the deadlines it takes: most writes have the same TTL.
         self.forget_recent()
         self.next_due = FOREVER
-        """Monotonic seconds:
-
-        Until then nothing in here can have expired. `FOREVER` itself when there is nothing.
+        """Monotonic seconds: until then nothing in here can have expired. `FOREVER` itself when there is
+        nothing.
         """
         self.new_chunk = False
         """Set when a chunk was begun.
@@ -114,13 +113,15 @@ class Deadlines:
             self.next_due = self._ticks[0] / _TICKS_PER_SECOND if self._ticks else FOREVER
         return expired
 
-    def due_entries(self, now: float) -> Iterator[Entry]:
-        """The entries of all buckets that are due, expired or not."""
-        limit = now * _TICKS_PER_SECOND
-        for tick, bucket in self._buckets.items():
-            if tick <= limit:
-                for chunk in bucket.chunks:
-                    yield from (entry for entry in chunk.entries if entry is not None)
+    def expired_chunks(self, now: float) -> Iterator[list[Entry]]:
+        """The expired entries chunk by chunk, those included whose bucket comes up within the next tick.
+
+        Changes nothing. Chunks may change while the caller takes its time between two of them.
+        """
+        limit = now * _TICKS_PER_SECOND + 1
+        for bucket in [bucket for tick, bucket in list(self._buckets.items()) if tick <= limit]:
+            for chunk in list(bucket.chunks):
+                yield [entry for entry in chunk.entries if entry is not None and 0.0 <= entry.deadline <= now]
 
     def forget_recent(self) -> None:
         """The next `add` will look its chunk up, or begin one."""

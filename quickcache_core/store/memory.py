@@ -111,7 +111,7 @@ class MemoryStore(Store):
     def expired_size(self) -> int:
         now = self._now()
         with self._lock:
-            return sum(1 for entry in self._population.deadlines.due_entries(now) if entry.deadline <= now)
+            return sum(len(expired) for expired in self._population.deadlines.expired_chunks(now))
 
     def _hit(self, entry: Entry) -> None:
         lock = self._lock
@@ -313,11 +313,25 @@ class MemoryStore(Store):
             with self._lock:
                 _garbage = self._population.expire_chunk(self._now())
             count += len(_garbage)
-            self._tell()
             del _garbage
-            # Gives others a chance at the lock.
-            time.sleep(0)
-        return count
+            self._let_others_in()
+        # What has expired within the present tick of the wheel.
+        population = self._population
+        chunks = population.deadlines.expired_chunks(self._now())
+        while True:
+            with self._lock:
+                # Cleared meanwhile? Then these chunks are of no interest any more.
+                expired = next(chunks, None) if self._population is population else None
+                if expired is None:
+                    return count
+                _garbage = population.expire(expired)
+            count += len(_garbage)
+            del _garbage
+            self._let_others_in()
+
+    def _let_others_in(self) -> None:
+        self._tell()
+        time.sleep(0)
 
     def stay_asleep(self) -> None:
         """Ask for no background thread any more."""
@@ -381,10 +395,7 @@ class MemoryStore(Store):
                 self._population.removals = []
             for key, cause in removals:
                 for listener in self._listeners:
-                    try:
-                        listener(key, cause)
-                    except Exception:
-                        logger.exception("A removal listener failed; the cache goes on")
+                    listener(key, cause)
 
     # Forks
 

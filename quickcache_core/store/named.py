@@ -16,22 +16,22 @@ class NamedStores:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._stores: dict[str, tuple[object, MemoryStore]] = {}
+        self._stores: dict[str, tuple[type, object, MemoryStore]] = {}
 
-    def get(self, name: str, policy: object, make: Callable[[], MemoryStore]) -> MemoryStore:
-        """The store of that name, made if there is none.
+    def get(self, name: str, policy: type, given: object, make: Callable[[], MemoryStore]) -> MemoryStore:
+        """The store of that name, made if there is none. `given` is the policy as the settings have it.
 
         Raises `ConfigError` if there is one with another eviction policy: they can't both be right.
         """
         with self._lock:
             if name not in self._stores:
-                self._stores[name] = policy, make()
-            made_with, store = self._stores[name]
-        if made_with != policy:
+                self._stores[name] = policy, given, make()
+            made_with, as_given, store = self._stores[name]
+        if made_with is not policy:
             raise ConfigError(
                 "eviction_policy",
-                policy,
-                f"location {name!r} is in use with {made_with!r} in this process; "
+                given,
+                f"location {name!r} is in use with {as_given!r} in this process; "
                 "give both caches one policy, or each a location of its own",
             )
         return store

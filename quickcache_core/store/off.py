@@ -34,6 +34,8 @@ class OffStore(Store):
         return default
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        for key in keys:
+            check_key(key)
         return {}
 
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
@@ -103,7 +105,8 @@ class OffStore(Store):
         self._covered.shrink(bounds)
 
     def records(self) -> list[Record]:
-        return []
+        # They are right, and a snapshot that is written now must not be an empty one.
+        return self._covered.records()
 
     def load(self, records: Iterable[Record], bounds: Bounds) -> None:
         self._covered.clear()

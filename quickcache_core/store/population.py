@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from quickcache_core.entry import FOREVER, GONE, Entry
@@ -185,6 +185,7 @@ class Population:
                 counters.expired_removals += 1
             else:
                 counters.manual_deletions += 1
+                counters.peak_valid_keys = max(counters.peak_valid_keys, len(self.entries) + 1)
             self.policy.remove(entry)
         if self.removals is not None:
             self.removals.append((entry.key, cause))
@@ -197,8 +198,10 @@ class Population:
         """Let the expired entries of one chunk leave, if one is due."""
         if now < self.deadlines.next_due:
             return []
-        expired = self.deadlines.take_expired(now)
-        garbage = [self.leave(entry, _OVERDUE, in_wheel=False) for entry in expired]
+        return self.expire(self.deadlines.take_expired(now), in_wheel=False)
+
+    def expire(self, entries: Iterable[Entry], *, in_wheel: bool = True) -> list[Any]:
+        garbage = [self.leave(entry, _OVERDUE, in_wheel=in_wheel) for entry in entries]
         self.note_valid()
         return garbage
 

@@ -106,10 +106,7 @@ class OrderedTable(Table):
 
 
 class HookedTable(Table):
-    """For policies that want to be told of each hit:
-
-    `on_hit(entry)` is called, and takes the store's lock.
-    """
+    """For policies that are told of each hit: `on_hit(entry)` is called, and takes the store's lock."""
 
     __slots__ = ("on_hit",)
 
