@@ -99,10 +99,11 @@ class Maintenance:
         next_sweep: WeakKeyDictionary[Member, float] = WeakKeyDictionary()
         while True:
             with self._lock:
-                if not self._intervals or self._shutting_down:
+                # Asked of this copy: a member may go at any moment.
+                members = dict(self._intervals)
+                if not members or self._shutting_down:
                     self._thread = None
                     return
-                members = dict(self._intervals)
                 self._change.clear()
             now = time.monotonic()
             wait = _LONGEST_WAIT
