@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
+from django.core.cache.backends.base import (
+    DEFAULT_TIMEOUT,
+    MEMCACHE_MAX_KEY_LENGTH,
+    BaseCache,
+    default_key_func,
+)
 from django.core.exceptions import SynchronousOnlyOperation
 
 from quickcache_core import NEVER, CacheMiss, SerializationError
@@ -14,9 +19,11 @@ from quickcache_core import QuickCache as Engine
 from quickcache_django.conf import read
 
 _INFINITE = float("inf")
-_SHAPES_KEYS = frozenset(
-    {"key_func", "key_prefix", "version", "make_key", "validate_key", "make_and_validate_key"}
-)
+_NOT_KEPT: Any = object()
+"""The TTL of what Django's timeouts of 0 and below mean: gone at once."""
+_LONGEST_KEY = MEMCACHE_MAX_KEY_LENGTH
+_SHAPE_KEYS = {"key_func", "key_prefix", "version", "make_key", "validate_key", "make_and_validate_key"}
+_WATCHED = _SHAPE_KEYS | {"default_timeout", "_max_entries"}
 
 
 class QuickCache(BaseCache):
@@ -27,6 +34,7 @@ class QuickCache(BaseCache):
     """
 
     _cache: Engine
+    _default_ttl: Any
     _head: str | None
     """What stands before a key in the engine; None when that takes Django's own, slower way to find out."""
 
@@ -36,8 +44,10 @@ class QuickCache(BaseCache):
         self.default_timeout = settings.timeout
         self._max_entries = settings.engine.max_size
         self._cache = settings.engine
+        # None is the engine's default, which is the alias's TIMEOUT.
+        self._default_ttl = _NOT_KEPT if _ttl(settings.timeout) is _NOT_KEPT else None
         self._settings = settings
-        self._reshape_keys()
+        self._shape_keys()
 
     @property
     def engine(self) -> Engine:
@@ -51,7 +61,8 @@ class QuickCache(BaseCache):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        self._changed(name)
+        if name in _WATCHED:
+            self._changed(name)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
@@ -59,16 +70,24 @@ class QuickCache(BaseCache):
 
     def _changed(self, name: str) -> None:
         # Tests and tools change these on a living object. To ask for them on each hit would double its time.
-        if name in _SHAPES_KEYS and "_head" in self.__dict__:
-            self._reshape_keys()
-        elif name == "_max_entries" and "_settings" in self.__dict__:
+        if "_settings" not in self.__dict__:
+            return
+        if name in _SHAPE_KEYS:
+            self._shape_keys()
+        elif name == "default_timeout":
+            self._default_ttl = _ttl(self.default_timeout)
+        elif name == "_max_entries":
             self._settings = self._settings.with_bounds(max_size=max(1, int(self._max_entries)))
             self._cache = self._settings.engine
 
-    def _reshape_keys(self) -> None:
-        plain = self.key_func is default_key_func and all(
-            getattr(type(self), name) is getattr(BaseCache, name) and name not in self.__dict__
-            for name in ("make_key", "validate_key", "make_and_validate_key")
+    def _shape_keys(self) -> None:
+        cls, own = type(self), self.__dict__
+        plain = (
+            self.key_func is default_key_func
+            and cls.make_key is BaseCache.make_key
+            and cls.validate_key is BaseCache.validate_key
+            and cls.make_and_validate_key is BaseCache.make_and_validate_key
+            and not ("make_key" in own or "validate_key" in own or "make_and_validate_key" in own)
         )
         self._head = f"{self.key_prefix}:{self.version}:" if plain else None
 
@@ -77,68 +96,81 @@ class QuickCache(BaseCache):
         # No subclasses of str: the key function formats with "%s", where an enum's member gives its name.
         if version is None and head is not None and key.__class__ is str:
             full = head + key
-            if len(full) > 250 or " " in full or not (full.isascii() and full.isprintable()):
+            # Only what Django may want to warn about goes the slow way. "é" does, and gets no warning there.
+            if len(full) > _LONGEST_KEY or " " in full or not (full.isascii() and full.isprintable()):
                 self.validate_key(full)
             return full
         return self.make_and_validate_key(key, version)
+
+    def _keys(self, keys: Collection[Any], version: int | None) -> list[str]:
+        head = self._head
+        if version is None and head is not None:
+            full = [head + key for key in keys if key.__class__ is str]
+            text = "".join(full)
+            if (
+                len(full) == len(keys)
+                and (len(text) <= _LONGEST_KEY or max(map(len, full)) <= _LONGEST_KEY)
+                and " " not in text
+                and text.isascii()
+                and text.isprintable()
+            ):
+                return full
+        return [self.make_and_validate_key(key, version) for key in keys]
 
     def stored_prefix(self, prefix: str | None) -> str:
         """How the stored keys begin of those keys that begin with `prefix`; all of the store for None."""
         return "" if prefix is None else f"{self._head or ''}{prefix}"
 
-    # Timeouts
-
-    def _ttl(self, timeout: Any) -> Any:
-        """The engine's TTL for a timeout of Django's; None where Django's means that nothing is kept."""
-        if timeout is DEFAULT_TIMEOUT:
-            timeout = self.default_timeout
-        if timeout is None:
-            return NEVER
-        if 0 < timeout < _INFINITE:
-            return timeout
-        return NEVER if timeout > 0 else None
-
-    # Operations
+    # Operations. `get` and `set` make the key as `_key` does: a call of that would be a sixth of a hit.
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        # The key is made as in `_key`; a call of that would be a sixth of a hit.
         head = self._head
         if version is None and head is not None and key.__class__ is str:
             full = head + key
-            if len(full) > 250 or " " in full or not (full.isascii() and full.isprintable()):
+            if len(full) > _LONGEST_KEY or " " in full or not (full.isascii() and full.isprintable()):
                 self.validate_key(full)
         else:
             full = self.make_and_validate_key(key, version)
         try:
             return self._cache.get(full, default)
         except SerializationError as error:
-            raise _original(error)  # noqa: B904 - as if pickle had been called here
+            original = _original(error)
+        raise original
 
     def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
-        full = self._key(key, version)
-        ttl = self._ttl(timeout)
-        if ttl is None:
+        head = self._head
+        if version is None and head is not None and key.__class__ is str:
+            full = head + key
+            if len(full) > _LONGEST_KEY or " " in full or not (full.isascii() and full.isprintable()):
+                self.validate_key(full)
+        else:
+            full = self.make_and_validate_key(key, version)
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else _ttl(timeout)
+        if ttl is _NOT_KEPT:
             self._cache.delete(full, missing_ok=True)
             return
         try:
             self._cache.set(full, value, ttl)
+            return
         except SerializationError as error:
-            raise _original(error)  # noqa: B904
+            original = _original(error)
+        raise original
 
     def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         full = self._key(key, version)
-        ttl = self._ttl(timeout)
-        if ttl is None:
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else _ttl(timeout)
+        if ttl is _NOT_KEPT:
             return full not in self._cache
         try:
             return self._cache.add(full, value, ttl, exist_ok=True)
         except SerializationError as error:
-            raise _original(error)  # noqa: B904
+            original = _original(error)
+        raise original
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         full = self._key(key, version)
-        ttl = self._ttl(timeout)
-        if ttl is None:
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else _ttl(timeout)
+        if ttl is _NOT_KEPT:
             return self._cache.delete(full, missing_ok=True)
         return self._cache.touch(full, ttl, missing_ok=True)
 
@@ -159,34 +191,40 @@ class QuickCache(BaseCache):
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         if not self._is_own("get"):
             return super().get_many(keys, version)
-        full = {key: self._key(key, version) for key in keys}
+        keys = list(keys)
+        full = self._keys(keys, version)
         try:
-            found = self._cache.get_many(full.values())
+            found = self._cache.get_many(full)
         except SerializationError as error:
-            raise _original(error)  # noqa: B904
-        return {key: found[name] for key, name in full.items() if name in found}
+            original = _original(error)
+        else:
+            if len(found) == len(full):
+                return dict(zip(keys, map(found.__getitem__, full), strict=True))
+            return {key: found[name] for key, name in zip(keys, full, strict=True) if name in found}
+        raise original
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[Any]:
         if not self._is_own("set"):
             return super().set_many(dict(data), timeout, version)
-        full = {self._key(key, version): value for key, value in data.items()}
-        ttl = self._ttl(timeout)
-        if ttl is None:
-            self._cache.delete_many(full)
+        values = dict(zip(self._keys(data, version), data.values(), strict=True))
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else _ttl(timeout)
+        if ttl is _NOT_KEPT:
+            self._cache.delete_many(values)
             return []
         try:
-            self._cache.set_many(full, ttl)
+            self._cache.set_many(values, ttl)
+            return []
         except SerializationError as error:
-            raise _original(error)  # noqa: B904
-        return []
+            original = _original(error)
+        raise original
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         if not self._is_own("delete"):
             super().delete_many(keys, version)
             return
-        self._cache.delete_many([self._key(key, version) for key in keys])
+        self._cache.delete_many(self._keys(list(keys), version))
 
     def clear(self) -> None:
         """Remove all entries of this `LOCATION`, those of other aliases, versions and prefixes included."""
@@ -277,3 +315,12 @@ class QuickCache(BaseCache):
 def _original(error: SerializationError) -> BaseException:
     """What LocMemCache would have raised."""
     return error.__cause__ or error
+
+
+def _ttl(timeout: Any) -> Any:
+    """The engine's TTL for a timeout of Django's, which is seconds or None for never."""
+    if timeout is None:
+        return NEVER
+    if 0 < timeout < _INFINITE:
+        return float(timeout)
+    return NEVER if timeout > 0 else _NOT_KEPT

@@ -225,6 +225,8 @@ class Reader:
     def _config(self) -> QuickCacheConfig:
         fields = {**DEFAULTS, **self._fields, "location": store_location(self.location)}
         fields["immutable_types"] = (SafeString, *fields.get("immutable_types", ()))
+        if self._timeout is None or self._timeout > 0:
+            fields["default_ttl"] = self._timeout
         fields.setdefault("secret", _secret_key)
         fields.setdefault("secret_fallbacks", _secret_key_fallbacks)
         return QuickCacheConfig(**fields)

@@ -35,19 +35,27 @@ SUITES["flask-caching"] = _flask_caching
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suites", nargs="*", metavar="suite", help=f"any of {', '.join(SUITES)}; default: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "suites", nargs="*", metavar="suite", help=f"any of {', '.join(SUITES)}; default: all"
+    )
     parser.add_argument(
         "--part",
         choices=["all", "cache"],
         default="all",
-        help="cache: of Django's suites only the tests that can reach the backend, which saves two minutes each",
+        help="cache: of Django's suites only those that can meet the backend, in half the time",
     )
     parser.add_argument(
-        "--allow-missing", action="store_true", help="don't fail when a Python that a suite needs is not installed"
+        "--allow-missing",
+        action="store_true",
+        help="don't fail when a Python that a suite needs is not installed",
     )
     parser.add_argument(
-        "--baseline", action="store_true", help="run the frameworks' own in-memory caches instead, for comparison"
+        "--baseline",
+        action="store_true",
+        help="run the frameworks' own in-memory caches instead, for comparison",
     )
     options = parser.parse_args()
     unknown = set(options.suites) - set(SUITES)

@@ -27,7 +27,9 @@ def interpreter(version: str) -> Path:
         )
         if asked.returncode == 0 and asked.stdout.strip() == version:
             return Path(candidate)
-    raise MissingInterpreter(f"no Python {version} on PATH or in ~/.pyenv/versions: install it, or leave this suite out")
+    raise MissingInterpreter(
+        f"no Python {version} on PATH or in ~/.pyenv/versions: install it, or leave this suite out"
+    )
 
 
 def _candidates(version: str) -> list[str]:
@@ -54,13 +56,15 @@ def environment(name: str, version: str, packages: list[str]) -> Path:
         return python
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run([interpreter(version), "-m", "venv", home], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True
+    )
     stamp.write_text(wanted)
     return python
 
 
 def source(requirement: str, python: Path) -> Path:
-    """The unpacked source distribution that `requirement` ("django==5.2.*") resolved to when it was first asked for."""
+    """The unpacked source package that `requirement` ("django==5.2.*") resolved to when first asked for."""
     store = CACHE / "sources" / "".join(c if c.isalnum() or c in ".-" else "_" for c in requirement)
     unpacked = _only_folder(store)
     if unpacked is None:

@@ -1,21 +1,20 @@
 """Put beside Django's `cache/tests.py`: what has to be told differently for our backend, and the async run.
 
-Nothing here is weaker than what it replaces: the private dictionaries of LocMemCache that Django's tests look into are
-replaced by questions to the backend.
+Nothing here is weaker than what it replaces: where Django's tests look into private dictionaries, these ask
+the backend.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Any
 from unittest import mock
 
-from django.core.cache import cache, caches
+from asgiref.sync import async_to_sync
+from cache import tests as django_tests
+from django.core.cache import CacheHandler, cache, caches
 from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
-
-from . import tests as django_tests
 
 REPLACED: dict[str, str] = {}
 """Why, by test."""
@@ -32,9 +31,12 @@ def replaces(owner: type, why: str) -> Any:
     return replace
 
 
-@replaces(django_tests.LocMemCacheTests, "it ties the stores of the aliases together, which ours share by their LOCATION")
+@replaces(
+    django_tests.LocMemCacheTests, "it ties the aliases' stores together; ours share one by their LOCATION"
+)
 def setUp(self: Any) -> None:
-    pass
+    # tearDown clears the store of the class's settings; the tests named test_lru_* have another.
+    CacheHandler(django_tests.limit_locmem_entries.options["CACHES"])["default"].clear()
 
 
 class AsksForTheCacheWhenPickled:
@@ -56,7 +58,10 @@ class AsksForTheCacheWhenPickled:
         return {}
 
 
-@replaces(django_tests.LocMemCacheTests, "it looks at LocMemCache's lock; here another thread writes during the pickling")
+@replaces(
+    django_tests.LocMemCacheTests,
+    "it looks at LocMemCache's lock; here another thread writes during the pickling",
+)
 def test_locking_on_pickle(self: Any) -> None:
     value = AsksForTheCacheWhenPickled()
     cache.set("set", value)
@@ -69,7 +74,10 @@ def test_locking_on_pickle(self: Any) -> None:
     self.assertIs(value.locked, False)
 
 
-@replaces(django_tests.LocMemCacheTests, "it compares LocMemCache's private deadlines; here the time left is asked for")
+@replaces(
+    django_tests.LocMemCacheTests,
+    "it compares LocMemCache's private deadlines; here the time left is asked for",
+)
 def test_incr_decr_timeout(self: Any) -> None:
     cache.set("value", 1, timeout=cache.default_timeout * 10)
     before = cache._cache.ttl(cache.make_key("value"))
@@ -103,12 +111,28 @@ def test_caches_set_with_timeout_as_none_set_non_expiring_key(self: Any) -> None
 
 
 DRIVEN = frozenset(
-    "add clear close decr decr_version delete delete_many get get_many get_or_set has_key incr incr_version set set_many touch".split()
+    {
+        "add",
+        "clear",
+        "close",
+        "decr",
+        "decr_version",
+        "delete",
+        "delete_many",
+        "get",
+        "get_many",
+        "get_or_set",
+    }
+    | {"has_key", "incr", "incr_version", "set", "set_many", "touch"}
 )
 
 
 class AsyncDriven:
-    """A cache whose every operation is `await`ed on its `a` twin, in an event loop of its own."""
+    """A cache whose every operation is `await`ed on its `a` twin, in an event loop.
+
+    With asgiref's `async_to_sync`, which lets this thread do what leaves the loop for a thread: a queryset is
+    evaluated when it is pickled, and the test's database connection belongs to this thread.
+    """
 
     def __init__(self, backend: BaseCache) -> None:
         self.__dict__["_backend"] = backend
@@ -121,7 +145,7 @@ class AsyncDriven:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
-                return asyncio.run(twin(*args, **kwargs))
+                return async_to_sync(twin)(*args, **kwargs)
             except TypeError as error:
                 # Tests of a wrong signature expect the name that they called.
                 raise TypeError(str(error).replace(f"a{name}()", f"{name}()")) from error
@@ -133,7 +157,7 @@ class AsyncDriven:
         setattr(self._backend, name, value)
 
     def __contains__(self, key: str) -> bool:
-        return asyncio.run(self._backend.ahas_key(key))
+        return bool(async_to_sync(self._backend.ahas_key)(key))
 
 
 class AsyncDrivenCaches:
@@ -155,7 +179,7 @@ class AsyncDrivenDefault:
 
 
 class AsyncDrivenTests(django_tests.LocMemCacheTests):
-    """Django's `tests_async.py` knows only DummyCache, so all of BaseCacheTests runs again through the `a` methods."""
+    """All of BaseCacheTests again, through the `a` methods: Django's `tests_async.py` has only DummyCache."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,4 +1,4 @@
-"""Django's test runner, which also writes down what ran, and how often each test class used the backend under test."""
+"""Django's test runner, which also writes down what ran, and how often each test class used the backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,18 @@ from django.utils.module_loading import import_string
 Backend = import_string(os.environ["CONFORMANCE_BACKEND"])
 
 # What a test does to the cache. Only the outermost call counts: `get_or_set` is one operation.
-OPERATIONS = ("get", "set", "add", "touch", "delete", "incr", "has_key", "get_many", "set_many", "delete_many")
+OPERATIONS = (
+    "get",
+    "set",
+    "add",
+    "touch",
+    "delete",
+    "incr",
+    "has_key",
+    "get_many",
+    "set_many",
+    "delete_many",
+)
 
 # In `--part cache` these are left out: they test other backends, or nothing that a backend could influence.
 OF_OTHER_BACKENDS = (
