@@ -27,6 +27,7 @@ _FLASK_SETTINGS = {
 }
 _FLASK_ARGUMENTS = [*(argument for argument, _ in _FLASK_SETTINGS.values()), "ignore_errors"]
 _SECRETS = ("secret", "secret_fallbacks")
+_NOT_SHOWN = "(not shown)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def read_settings(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict
         argument, value = _translated(argument, given, name)
         first = settings.setdefault(argument, Setting(value, given, name))
         if first.value != value:
-            shown = ("(not shown)", "another") if argument in _SECRETS else (given, repr(first.given))
+            shown = (_NOT_SHOWN, "another") if argument in _SECRETS else (given, repr(first.given))
             raise ConfigError(name, shown[0], f"{first.name} is {shown[1]}; keep one of the two")
     return settings
 
@@ -118,7 +119,7 @@ def _written(config: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[
         name = f'CACHE_OPTIONS["{argument}"]'
         if argument not in FIELDS and argument not in _FLASK_ARGUMENTS:
             hint = nearest_option(str(argument), [*FIELDS, *_FLASK_ARGUMENTS])
-            raise ConfigError(name, given, f"unknown option; {hint}")
+            raise ConfigError(name, _harmless(given), f"unknown option; {hint}")
         # The others are settings of Flask-Caching, which come below with their names.
         if argument in chosen:
             yield name, argument, given
@@ -127,7 +128,7 @@ def _written(config: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[
             option = name.removeprefix(PREFIX)
             if option != option.upper() or option.lower() not in FIELDS:
                 hint = nearest_option(option, [field.upper() for field in FIELDS])
-                raise ConfigError(name, given, f"unknown option; after {PREFIX}, {hint}")
+                raise ConfigError(name, _harmless(given), f"unknown option; after {PREFIX}, {hint}")
             yield name, option.lower(), given
     for name, (argument, filled_in) in _FLASK_SETTINGS.items():
         given = config.get(name, filled_in)
@@ -146,3 +147,8 @@ def _translated(argument: str, given: Any, name: str) -> tuple[str, Any]:
             given, timedelta
         ) else NEVER if given is None else given
     return argument, given
+
+
+def _harmless(given: Any) -> Any:
+    # Perhaps a secret under a wrong name: errors end up in logs.
+    return given if isinstance(given, int | float) else _NOT_SHOWN

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask_caching import Cache
 
-from quickcache_core import FIELDS, NEVER, CacheLoadError, ConfigError
+from quickcache_core import FIELDS, NEVER, CacheLoadError, ConfigError, QuickCacheConfig
 from quickcache_core.testing import ManualClock
 from quickcache_flask import QuickCache
 
@@ -18,34 +18,33 @@ from quickcache_flask import QuickCache
 class Example(NamedTuple):
     good: Any
     bad: Any
-    remedy: str
 
 
 SECRET = "a secret of more than sixteen bytes"
 EXAMPLES = {
-    "max_size": Example(7, 0, "at least 1"),
-    "default_ttl": Example(7.5, -1, "above 0"),
-    "cleanup_interval": Example(2.5, 0, "seconds"),
-    "eviction_policy": Example("lru", "lur", "'lru'"),
-    "serializer": Example("json", "jsn", "'json'"),
-    "location": Example("settings", "redis://host", "memory://name"),
-    "isolation": Example("share", "deep", "'auto'"),
-    "immutable_types": Example((Path,), 5, "tuple of types"),
-    "cull_fraction": Example(0.5, 2.0, "up to 1"),
-    "storage_dir": Example(Path("/nowhere"), "", "path"),
-    "filename": Example("snapshot", "a/b", "file name"),
-    "cache_timestamps": Example(True, "yes", "True or False"),
-    "enable_metrics": Example(False, 1, "True or False"),
-    "metrics_serializer": Example("pickle", "pckl", "'pickle'"),
-    "metrics_storage_dir": Example(Path("/nowhere"), 5, "path"),
-    "metrics_filename": Example("figures", "", "file name"),
-    "cache_metrics_timestamps": Example(True, None, "True or False"),
-    "secret": Example(SECRET, "short", "16 bytes"),
-    "secret_fallbacks": Example([SECRET], SECRET, "list of secrets"),
-    "allow_unsigned_pickle": Example(True, "no", "True or False"),
-    "compression": Example("zlib", "gzip", "zlib"),
-    "enabled": Example(False, "no", "True or False"),
-    "clock": Example(ManualClock(), object(), "monotonic"),
+    "max_size": Example(7, 0),
+    "default_ttl": Example(7.5, -1),
+    "cleanup_interval": Example(2.5, 0),
+    "eviction_policy": Example("lru", "lur"),
+    "serializer": Example("json", "jsn"),
+    "location": Example("settings", "redis://host"),
+    "isolation": Example("share", "deep"),
+    "immutable_types": Example((Path,), 5),
+    "cull_fraction": Example(0.5, 2.0),
+    "storage_dir": Example(Path("/nowhere"), ""),
+    "filename": Example("snapshot", "a/b"),
+    "cache_timestamps": Example(True, "yes"),
+    "enable_metrics": Example(False, 1),
+    "metrics_serializer": Example("pickle", "pckl"),
+    "metrics_storage_dir": Example(Path("/nowhere"), 5),
+    "metrics_filename": Example("figures", ""),
+    "cache_metrics_timestamps": Example(True, None),
+    "secret": Example(SECRET, "short"),
+    "secret_fallbacks": Example((SECRET,), SECRET),
+    "allow_unsigned_pickle": Example(True, "no"),
+    "compression": Example("zlib", "gzip"),
+    "enabled": Example(False, "no"),
+    "clock": Example(ManualClock(), object()),
 }
 every_field = pytest.mark.parametrize("field", FIELDS)
 
@@ -92,7 +91,9 @@ def test_field_as_a_setting(app: Flask, field: str) -> None:
 @every_field
 def test_wrong_value(app: Flask, field: str) -> None:
     """A wrong value is an error at `init_app` that names the setting as written, the value and the remedy."""
-    _, bad, remedy = EXAMPLES[field]
+    bad = EXAMPLES[field].bad
+    with pytest.raises(ConfigError) as in_core:
+        QuickCacheConfig(**options(field, bad))
     for name, config in (
         (f'CACHE_OPTIONS["{field}"]', {"CACHE_OPTIONS": options(field, bad)}),
         (f"CACHE_QUICKCACHE_{field.upper()}", as_settings(options(field, bad))),
@@ -101,7 +102,7 @@ def test_wrong_value(app: Flask, field: str) -> None:
             init_app(app, **config)
         assert raised.value.field == name
         assert str(raised.value).startswith(f"{name}=")
-        assert remedy in raised.value.remedy
+        assert raised.value.remedy == in_core.value.remedy
         if field.startswith("secret"):
             assert bad not in str(raised.value)
         else:
@@ -144,6 +145,14 @@ def test_unknown_name(app: Flask, config: dict[str, Any], name: str, hint: str) 
         init_app(app, **config)
     assert (raised.value.field, raised.value.value) == (name, 5)
     assert hint in raised.value.remedy
+
+
+def test_value_of_an_unknown_option_may_be_a_secret(app: Flask) -> None:
+    """What stands under a wrong name is not shown, as it may be a secret, unless it is a number."""
+    for config in ({"CACHE_OPTIONS": {"secrett": SECRET}}, {"CACHE_QUICKCACHE_SECRETT": SECRET}):
+        with pytest.raises(ConfigError, match=r"(?i)did you mean 'secret'") as raised:
+            init_app(app, **config)
+        assert SECRET not in repr(vars(raised.value))
 
 
 def test_defaults(app: Flask) -> None:
@@ -237,7 +246,7 @@ def test_made_without_an_app() -> None:
     backend.set_many({"a": 1, "b": 2, "c": 3})
     assert backend.get_many("a", "b", "c") == [None, 2, 3]
     assert backend.engine.ttl("b") is None
-    with pytest.raises(ConfigError, match=r"^max_sizee=5: unknown option; did you mean 'max_size'"):
+    with pytest.raises(ConfigError, match=r"^max_sizee=.*did you mean 'max_size'"):
         QuickCache(max_sizee=5)
     with pytest.raises(ConfigError, match=r"^default_timeout=-1: "):
         QuickCache(default_timeout=-1)
