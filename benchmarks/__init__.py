@@ -1,0 +1,1 @@
+"""Benchmarks: QuickCache beside its peers, in one process and one run. See `docs/performance.md`."""

@@ -1,0 +1,217 @@
+"""Django's cache interface: QuickCache beside the backends that Django brings and that need no server."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import django
+from django.conf import settings
+
+from benchmarks import report
+from benchmarks.progress import progress_bar
+from benchmarks.timing import Keys, Ratio, Task, compile_async_loop, compile_loop, interleave, ratio
+from benchmarks.workload import FreshKeys, SameKeys, absent_keys, asked_keys, stored_keys
+
+ENTRIES = 10_000
+TIMEOUT = 600
+BASELINE = "LocMemCache"
+OURS = "QuickCache"
+
+Cells = dict[str, dict[str, Ratio]]
+"""Operation, backend, ratio to LocMemCache."""
+
+
+class Article:
+    """Stands for a model instance: an object of a class of one's own, with the values that models have."""
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+        self.title = f"Article {number}"
+        self.slug = f"article-{number}"
+        self.price = Decimal("19.90")
+        self.published = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
+        self.tags = ["cache", "django", "speed"]
+        self.active = True
+        self.views = 4711
+
+
+SMALL_DICT = {"id": 7, "name": "Ada", "email": "ada@example.org", "active": True}
+
+
+def configure(folder: str) -> None:
+    def entry(backend: str, location: str, **options: Any) -> dict[str, Any]:
+        # Room for everybody: LocMemCache culls a third of its entries whenever it is full.
+        return {
+            "BACKEND": backend,
+            "LOCATION": location,
+            "TIMEOUT": TIMEOUT,
+            "OPTIONS": {"MAX_ENTRIES": 4 * ENTRIES, **options},
+        }
+
+    locmem = "django.core.cache.backends.locmem.LocMemCache"
+    quickcache = "quickcache_django.QuickCache"
+    settings.configure(
+        SECRET_KEY="benchmarks",
+        USE_TZ=True,
+        CACHES={
+            "default": entry(locmem, "roomy"),
+            OURS: entry(quickcache, "roomy"),
+            "FileBasedCache": entry("django.core.cache.backends.filebased.FileBasedCache", folder),
+            f"{BASELINE} full": entry(locmem, "full", MAX_ENTRIES=ENTRIES),
+            f"{OURS} full": entry(quickcache, "full", MAX_ENTRIES=ENTRIES),
+        },
+    )
+    django.setup()
+
+
+@dataclass(frozen=True)
+class Operation:
+    name: str
+    statement: str
+    budget: float | None = None
+    """How many times as fast as LocMemCache it shall be."""
+    keys: str = "asked"
+    """Which ones: "asked", "absent", "fresh", "numbers", "dicts" or "objects"; each kind holds other values."""
+    asynchronous: bool = False
+    files: bool = True
+    """Whether FileBasedCache takes part."""
+
+
+OPERATIONS = (
+    Operation("get", "cache.get(key)", 5.5),
+    Operation("get, miss", "cache.get(key)", 7, keys="absent"),
+    Operation("get of a small dict", "cache.get(key)", 5, keys="dicts"),
+    Operation("get of a model-like object", "cache.get(key)", keys="objects"),
+    Operation("get_many of 20", "cache.get_many(twenty)", 5, files=False),
+    Operation("aget", "await cache.aget(key)", 100, asynchronous=True, files=False),
+    Operation("has_key", "cache.has_key(key)"),
+    Operation("set", "cache.set(key, value)", 3.5),
+    Operation("set of a small dict", "cache.set(key, small_dict)", keys="dicts"),
+    Operation("set of a model-like object", "cache.set(key, article)", keys="objects"),
+    Operation("set_many of 20", "cache.set_many(twenty_values)", files=False),
+    Operation("add, not there", "cache.add(key, value)", keys="fresh"),
+    Operation("add, there", "cache.add(key, value)"),
+    Operation("touch", "cache.touch(key)"),
+    Operation("incr", "cache.incr(key)", 4.5, keys="numbers"),
+    Operation("set, then delete", "cache.set(key, value)\ncache.delete(key)", keys="fresh"),
+)
+
+
+def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
+    """The ratios, and LocMemCache's seconds for each operation."""
+    from django.core.cache import caches
+
+    backends = {BASELINE: caches["default"], OURS: caches[OURS], "FileBasedCache": caches["FileBasedCache"]}
+    keys: dict[str, Keys] = {
+        "asked": SameKeys(asked_keys(ENTRIES)),
+        "absent": SameKeys(absent_keys(ENTRIES)),
+        "fresh": FreshKeys(1_000),
+    }
+    twenty = stored_keys(20)
+    scope: dict[str, Any] = {
+        "value": "a value of forty characters or thereabout",
+        "small_dict": SMALL_DICT,
+        "article": Article(1),
+        "twenty": twenty,
+        "twenty_values": dict.fromkeys(twenty, "a value of forty characters or thereabout"),
+    }
+    for kind, values in (
+        ("numbers", dict.fromkeys(range(1_000), 1)),
+        ("dicts", {each: {**SMALL_DICT, "id": each} for each in range(1_000)}),
+        ("objects", {each: Article(each) for each in range(1_000)}),
+    ):
+        named = {f"{kind}:{each}": value for each, value in values.items()}
+        keys[kind] = SameKeys(list(named))
+        for backend in backends.values():
+            backend.set_many(named)
+    for name, backend in backends.items():
+        for key in stored_keys(1_000 if name == "FileBasedCache" else ENTRIES):
+            backend.set(key, scope["value"])
+
+    cells: Cells = {}
+    seconds = {}
+    step = progress_bar(len(OPERATIONS) * rounds, "Django")
+    for operation in OPERATIONS:
+        compiled = compile_async_loop if operation.asynchronous else compile_loop
+        tasks = []
+        for name, backend in backends.items():
+            if name != "FileBasedCache":
+                tasks.append(
+                    Task(
+                        name,
+                        compiled(operation.statement, {"cache": backend, **scope}),
+                        keys[operation.keys],
+                    )
+                )
+            elif operation.files:
+                files_keys = SameKeys(stored_keys(50)) if operation.keys == "asked" else keys[operation.keys]
+                tasks.append(
+                    Task(name, compiled(operation.statement, {"cache": backend, **scope}), files_keys, limit=50)
+                )
+        done = interleave(tasks, rounds=rounds, seconds_per_task=0.05, progress=step)
+        cells[operation.name] = {name: ratio(task, done[BASELINE]) for name, task in done.items()}
+        seconds[operation.name] = done[BASELINE].best
+
+    fresh = FreshKeys(2_000)
+    name = "set, new key, full"
+    tasks = []
+    for backend_name in (BASELINE, OURS):
+        backend = caches[f"{backend_name} full"]
+        for key in stored_keys(ENTRIES):
+            backend.set(key, scope["value"])
+        tasks.append(Task(backend_name, compile_loop("cache.set(key, value)", {"cache": backend, **scope}), fresh))
+    done = interleave(tasks, rounds=rounds)
+    cells[name] = {each: ratio(task, done[BASELINE]) for each, task in done.items()}
+    seconds[name] = done[BASELINE].best
+    return cells, seconds
+
+
+def run(rounds: int = 15) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        configure(folder)
+        cells, seconds = measure(rounds)
+    budgets = {operation.name: operation.budget for operation in OPERATIONS}
+    rows = []
+    for name, ratios in cells.items():
+        budget = budgets.get(name)
+        ours = ratios[OURS].inverse
+        files = ratios.get("FileBasedCache")
+        rows.append(
+            (
+                name,
+                f"{seconds[name] * 1e6:.2f}",
+                f"{ours} ×",
+                "" if budget is None else f"≥ {budget} ×",
+                "" if budget is None else report.verdict(ours.best, budget, at_least=True),
+                "-" if files is None else f"{files.inverse} ×",
+            )
+        )
+    head = ("", "LocMemCache, µs", "QuickCache is faster", "budget", "", "FileBasedCache is faster")
+    body = f"""
+## Django
+
+Against LocMemCache, `MAX_ENTRIES` four times the {ENTRIES:,} entries unless "full" (a third of the entries leaves
+LocMemCache then, one leaves QuickCache), `TIMEOUT` {TIMEOUT}, both with their default isolation: nobody can change a
+cached value by changing what it got. "aget" includes a turn of the event loop per key for nobody; LocMemCache's hops
+to a thread.
+
+{report.table(head, rows)}
+"""
+    report.write_section("django", body, "Django")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.django_table", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds")
+    given: Any = parser.parse_args(arguments)
+    run(rounds=7 if given.quick else 15)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Flask-Caching's interface: QuickCache beside SimpleCache, both through Flask-Caching's own `Cache`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask
+from flask_caching import Cache
+
+from benchmarks import report
+from benchmarks.progress import progress_bar
+from benchmarks.timing import Keys, Ratio, Task, compile_loop, interleave, ratio
+from benchmarks.workload import FreshKeys, SameKeys, absent_keys, asked_keys, stored_keys
+
+ENTRIES = 10_000
+TIMEOUT = 600
+BASELINE = "SimpleCache"
+OURS = "QuickCache"
+TYPES = {BASELINE: "SimpleCache", OURS: "quickcache_flask.QuickCache"}
+
+Cells = dict[str, dict[str, Ratio]]
+
+SMALL_DICT = {"id": 7, "name": "Ada", "email": "ada@example.org", "active": True}
+BUDGETS = {"get": 1.3, "set": 1.3, "set, new key, at the threshold": 100.0}
+"""How many times as fast as SimpleCache."""
+
+OPERATIONS = {
+    "get": ("cache.get(key)", "asked"),
+    "get, miss": ("cache.get(key)", "absent"),
+    "get of a small dict": ("cache.get(key)", "dicts"),
+    "get_many of 20": ("cache.get_many(*twenty)", "asked"),
+    "has": ("cache.has(key)", "asked"),
+    "set": ("cache.set(key, value)", "asked"),
+    "set of a small dict": ("cache.set(key, small_dict)", "dicts"),
+    "add, there": ("cache.add(key, value)", "asked"),
+    "inc, of the backend": ("cache.cache.inc(key)", "numbers"),
+    "set, then delete": ("cache.set(key, value)\ncache.delete(key)", "fresh"),
+    "hit of a view with @cache.cached": ("view()", "asked"),
+    "hit of a function with @cache.memoize": ("function(7, 'x')", "asked"),
+}
+
+
+def make(name: str, threshold: int) -> tuple[Flask, Cache]:
+    app = Flask(f"benchmark of {name}")
+    app.config.update(
+        CACHE_TYPE=TYPES[name],
+        CACHE_THRESHOLD=threshold,
+        CACHE_DEFAULT_TIMEOUT=TIMEOUT,
+    )
+    cache = Cache(app)
+    return app, cache
+
+
+def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
+    keys: dict[str, Keys] = {
+        "asked": SameKeys(asked_keys(ENTRIES)),
+        "absent": SameKeys(absent_keys(ENTRIES)),
+        "fresh": FreshKeys(1_000),
+        "numbers": SameKeys([f"number:{each}" for each in range(1_000)]),
+        "dicts": SameKeys([f"dict:{each}" for each in range(1_000)]),
+    }
+    scopes: dict[str, dict[str, Any]] = {}
+    contexts = []
+    for name in TYPES:
+        app, cache = make(name, 4 * ENTRIES)
+        scope = _scope(app, cache)
+        # The decorators look at the request; the same one for the whole run.
+        context = app.test_request_context("/page?a=1")
+        context.push()
+        contexts.append(context)
+        for key in stored_keys(ENTRIES):
+            cache.set(key, scope["value"])
+        for key in keys["numbers"].timed(0):
+            cache.set(key, 1)
+        for key in keys["dicts"].timed(0):
+            cache.set(key, SMALL_DICT)
+        context.pop()
+        scope["context"] = context
+        scopes[name] = scope
+
+    cells: Cells = {}
+    seconds = {}
+    step = progress_bar(len(OPERATIONS) * rounds, "Flask")
+    for operation, (statement, kind) in OPERATIONS.items():
+        tasks = []
+        for name, scope in scopes.items():
+            tasks.append(Task(name, _within_request(statement, scope), keys[kind]))
+        done = interleave(tasks, rounds=rounds, seconds_per_task=0.05, progress=step)
+        cells[operation] = {name: ratio(task, done[BASELINE]) for name, task in done.items()}
+        seconds[operation] = done[BASELINE].best
+
+    operation = "set, new key, at the threshold"
+    tasks = []
+    for name in TYPES:
+        app, cache = make(name, ENTRIES)
+        scope = _scope(app, cache)
+        with app.app_context():
+            for key in stored_keys(ENTRIES + 1):
+                cache.set(key, scope["value"])
+        tasks.append(Task(name, _within_request("cache.set(key, value)", scope), FreshKeys(1_000)))
+    done = interleave(tasks, rounds=rounds)
+    cells[operation] = {name: ratio(task, done[BASELINE]) for name, task in done.items()}
+    seconds[operation] = done[BASELINE].best
+    return cells, seconds
+
+
+def _scope(app: Flask, cache: Cache) -> dict[str, Any]:
+    @cache.cached()
+    def view() -> str:
+        return "a page of forty characters or thereabout"
+
+    @cache.memoize()
+    def function(number: int, text: str) -> str:
+        return f"{number} {text}"
+
+    return {
+        "app": app,
+        "cache": cache,
+        "value": "a value of forty characters or thereabout",
+        "small_dict": SMALL_DICT,
+        "twenty": stored_keys(20),
+        "view": view,
+        "function": function,
+    }
+
+
+def _within_request(statement: str, scope: dict[str, Any]) -> Any:
+    """The request's context costs the same for both and is entered once per pass."""
+    loop = compile_loop(statement, {name: value for name, value in scope.items() if name not in ("app", "context")})
+    app: Flask = scope["app"]
+
+    def run(keys: Sequence[str]) -> None:
+        with app.test_request_context("/page?a=1"):
+            loop(keys)
+
+    return run
+
+
+def run(rounds: int = 15) -> None:
+    cells, seconds = measure(rounds)
+    rows = []
+    for name, ratios in cells.items():
+        budget = BUDGETS.get(name)
+        ours = ratios[OURS].inverse
+        rows.append(
+            (
+                name,
+                f"{seconds[name] * 1e6:.2f}",
+                f"{ours} ×",
+                "" if budget is None else f"≥ {budget:g} ×",
+                "" if budget is None else report.verdict(ours.best, budget, at_least=True),
+            )
+        )
+    body = f"""
+## Flask
+
+Against SimpleCache, both through Flask-Caching's own `Cache` (`CACHE_THRESHOLD` four times the {ENTRIES:,} entries unless
+"at the threshold", `CACHE_DEFAULT_TIMEOUT` {TIMEOUT}). What `Cache` itself costs is in both, and bounds the ratio.
+
+{report.table(("", "SimpleCache, µs", "QuickCache is faster", "budget", ""), rows)}
+"""
+    report.write_section("flask", body, "Flask", "Flask-Caching", "cachelib")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flask_table", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds")
+    given: Any = parser.parse_args(arguments)
+    run(rounds=7 if given.quick else 15)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Writes `RESULTS.md`: one section per benchmark, each replaced by its own next run."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+SECTIONS = ("engine", "memory", "django", "flask", "hit-ratio")
+HEADER = """# Results
+
+Written by `make bench`; each section is replaced by its own next run. What is measured, how, and what the
+figures mean is in [`docs/performance.md`](../docs/performance.md). Only ratios within one table can be compared:
+they come from one process and one run. "3.5 (4.1)" is the fastest round over the baseline's fastest round, and
+in brackets the median of the ratios of all rounds where it is more than 10 % away.
+"""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Markdown; all columns but the first are aligned to the right."""
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    model = "unknown processor"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        model = found.group(1) if found else model
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}, {python}"
+
+
+def versions(*distributions: str) -> str:
+    return ", ".join(f"{name} {_version(name)}" for name in distributions)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """The working tree's commit, with a "+" when it has changes."""
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_section(name: str, body: str, *distributions: str) -> None:
+    """Prints the section and puts it into `RESULTS.md`, with when, where and against what it was measured."""
+    day = dt.datetime.now(dt.UTC).date().isoformat()
+    facts = f"*{day}, commit {commit()}; {machine()}; {versions(*distributions)}.*"
+    section = f"{body.strip()}\n\n{facts}"
+    print(section)
+    sections = dict(_read_sections())
+    sections[name] = section
+    text = HEADER
+    for each in SECTIONS:
+        if each in sections:
+            text += f"\n<!-- {each} -->\n{sections[each]}\n<!-- end of {each} -->\n"
+    RESULTS.write_text(text, encoding="utf-8")
+    print(f"\nWritten to {RESULTS}", file=sys.stderr)
+
+
+def _read_sections() -> Iterator[tuple[str, str]]:
+    if not RESULTS.exists():
+        return
+    pattern = re.compile(r"<!-- ([a-z-]+) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL)
+    yield from pattern.findall(RESULTS.read_text(encoding="utf-8"))
+
+
+def verdict(measured: float, budget: float, *, at_least: bool = False) -> str:
+    if at_least:
+        return "met" if measured >= budget else f"missed by {1 - measured / budget:.0%}"
+    return "met" if measured <= budget else f"missed by {measured / budget - 1:.0%}"
