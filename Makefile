@@ -44,7 +44,7 @@ conformance: $(INSTALLED)-dev ## Django's and Flask-Caching's own cache tests, w
 	$(BIN)/python tests/conformance/run.py $(CONFORMANCE_ARGS)
 
 bench: $(INSTALLED)-dev ## time QuickCache next to other caches
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 build: $(INSTALLED)-dev ## build the wheel and the sdist into dist/
@@ -78,5 +78,5 @@ $(MADE):
 $(INSTALLED)-%: $(MADE)
 	@echo "Installing what '$*' needs into $(VENV)"
 	@rm -f $(VENV)/.installed-*-$*
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@

@@ -38,5 +38,5 @@ _put_pyenv_on_path()
 @nox.session(python=PYTHONS, venv_backend="venv")
 def tests(session: nox.Session) -> None:
     session.chdir(ROOT)
-    session.install("--quiet", "--editable", ".[dev]")
+    session.install("-qq", "--editable", ".[dev]")
     session.run("python", "-m", "pytest", "-n", "auto", "--dist", "loadscope", *session.posargs)

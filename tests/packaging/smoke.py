@@ -128,7 +128,7 @@ def use(wheel: Path, extra: str, code: str) -> bool:
         empty.mkdir()
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         python = venv / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True, env=environment)
+        subprocess.run([python, "-m", "pip", "install", "-qq", requirement], check=True, env=environment)
         using = subprocess.run([python, "-W", "error", "-c", code], check=False, cwd=empty, env=environment)
     verdict = "works" if using.returncode == 0 else "FAILS"
     print(f"the installed wheel {verdict} {f'with the extra {extra}' if extra else 'alone'}", flush=True)
