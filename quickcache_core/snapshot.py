@@ -287,7 +287,7 @@ def _header(line: bytes) -> dict[str, Any]:
 
 def _well_formed(header: dict[str, Any]) -> bool:
     return (
-        list(header) == list(_HEADER_FIELDS)
+        header.keys() == _HEADER_FIELDS.keys()
         and all(type(header[name]) in kinds for name, kinds in _HEADER_FIELDS.items())
         # Below maxsize, because a decompressor is asked for one byte more.
         and all(0 <= header[name] < sys.maxsize for name in ("entries", "length", "raw_length"))

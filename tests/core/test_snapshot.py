@@ -266,6 +266,17 @@ class TestDamage:
             with pytest.raises(CacheLoadError):
                 read(bad)
 
+    def test_says_what_happened(self, damaged: tuple[bytes, Callable[[bytes], None]]) -> None:
+        """A wrong size is told apart from wrong bytes, before anything is read."""
+        good, read = damaged
+        for bad, message in (
+            (good[:-1], "cut off: .* use another copy"),
+            (good + b"x", "longer than it was"),
+            (good[:-1] + b"x", "checksum"),
+        ):
+            with pytest.raises(CacheLoadError, match=message):
+                read(bad)
+
     def test_header_spelled_otherwise(self, damaged: tuple[bytes, Callable[[bytes], None]]) -> None:
         """A header that means the same in other letters isn't ours."""
         good, read = damaged
