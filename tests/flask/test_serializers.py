@@ -42,6 +42,7 @@ def test_values_go_through_the_serializer(make_backend: Any, given: Any) -> None
     backend.set_many({"set_many": (1, 2)})
     for key in ("set", "add", "set_many"):
         assert backend.engine.get(key).data == b"[1, 2]"
+        assert backend.engine.get(key) is backend.engine.get(key), "copied although nobody can change it"
         assert backend.get(key) == [1, 2]
     assert backend.get_many("set", "nothing", "add") == [[1, 2], None, [1, 2]]
 

@@ -109,6 +109,13 @@ def test_wrong_value(app: Flask, field: str) -> None:
             assert raised.value.value == bad
 
 
+def test_value_in_an_error_is_the_one_given(app: Flask) -> None:
+    """An error shows what the app wrote, not what the backend made of it."""
+    with pytest.raises(ConfigError) as raised:
+        init_app(app, CACHE_OPTIONS={"immutable_types": [Path, "Path"]})
+    assert raised.value.value == [Path, "Path"]
+
+
 @every_field
 def test_field_given_twice(app: Flask, field: str) -> None:
     """Both ways with the same value are fine; with different ones it is an error that names both."""
@@ -246,6 +253,7 @@ def test_made_without_an_app() -> None:
     backend.set_many({"a": 1, "b": 2, "c": 3})
     assert backend.get_many("a", "b", "c") == [None, 2, 3]
     assert backend.engine.ttl("b") is None
+    assert QuickCache(threshold=0).engine.max_size == 500
     with pytest.raises(ConfigError, match=r"^max_sizee=.*did you mean 'max_size'"):
         QuickCache(max_sizee=5)
     with pytest.raises(ConfigError, match=r"^default_timeout=-1: "):
