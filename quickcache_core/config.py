@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -130,9 +130,10 @@ class QuickCacheConfig:
         for name in ("serializer", "metrics_serializer"):
             _check_serializer(name, getattr(self, name))
         _store_name(self.location)
+        if isinstance(self.immutable_types, Iterable):
+            self._set("immutable_types", tuple(self.immutable_types))
         for mode in (self.isolation, "auto"):
             freezer(mode, serializers.create(self.serializer), self.immutable_types)
-        self._set("immutable_types", tuple(self.immutable_types))
         for name in ("storage_dir", "metrics_storage_dir"):
             self._set(name, checks.directory(name, getattr(self, name)))
         for name in ("filename", "metrics_filename"):
@@ -237,7 +238,8 @@ QuickCache.default_config = QuickCacheConfig
 def nearest_option(name: str, options: Sequence[str] = ()) -> str:
     """What to say of an option that doesn't exist: the one that was probably meant, or all there are."""
     known = list(options or FIELDS)
-    close = get_close_matches(name, known, n=1) or [one for one in known if one.lower() == name.lower()]
+    by_lower = {one.lower(): one for one in known}
+    close = [by_lower[one] for one in get_close_matches(name.lower(), by_lower, n=1)]
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
 
 

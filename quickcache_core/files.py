@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,8 @@ from quickcache_core.serializer.isolation import thaw
 from quickcache_core.serializer.signing import Signer
 from quickcache_core.snapshot import read_snapshot, resolve_path, write_metrics, write_snapshot
 from quickcache_core.store.base import Record
+
+logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 
@@ -96,14 +99,22 @@ class CacheFiles:
     allow_unsigned_pickle: bool
     clock: Clock
 
-    def save(self, records: Iterable[Record], filepath: PathLike | None, timestamp: bool | None) -> Path:
-        """Raises `CacheSaveError`."""
+    def save(
+        self, records: Iterable[Record] | None, filepath: PathLike | None, timestamp: bool | None
+    ) -> Path:
+        """Raises `CacheSaveError`. With None for records nothing is written."""
         rules = self.snapshots
         stamped = rules.timestamps if timestamp is None else timestamp
         try:
             now = self.clock.wall()
+            path = rules.path(filepath, timestamp=stamped, now=now)
+            if records is None:
+                logger.warning(
+                    "The cache was made switched off: no snapshot is written to %s", path
+                )
+                return path
             return write_snapshot(
-                rules.path(filepath, timestamp=stamped, now=now),
+                path,
                 [
                     (key, thaw(value), None if remaining == FOREVER else now + remaining)
                     for key, value, remaining in records
@@ -120,7 +131,7 @@ class CacheFiles:
         except Exception as error:
             raise CacheSaveError(filepath or rules.directory, error) from error
 
-    def backup(self, records: Iterable[Record], directory: PathLike | None) -> Path:
+    def backup(self, records: Iterable[Record] | None, directory: PathLike | None) -> Path:
         """Raises `CacheSaveError`."""
         target = None if directory is None else Path(directory, self.snapshots.filename).absolute()
         return self.save(records, target, timestamp=True)

@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 logger = logging.getLogger(__name__)
 
+_FORK_PATIENCE = 1.0
+"""Seconds that a fork waits for our lock."""
 _LONGEST_WAIT = 3600.0
 """Seconds; a longer cleanup interval is looked at this often."""
 
@@ -61,11 +63,11 @@ class Maintenance:
         if self._pid != os.getpid():
             # uWSGI's master forks without telling Python.
             self._reset()
-        if self._intervals.get(member) == interval and self._thread is not None:
+        if self._intervals.get(member) == interval and self.is_running:
             return
         with self._lock:
             self._intervals[member] = interval
-            if self._thread is None and not self._shutting_down:
+            if not self.is_running and not self._shutting_down:
                 thread = threading.Thread(target=self._run, name="quickcache-maintenance", daemon=True)
                 try:
                     thread.start()
@@ -91,17 +93,28 @@ class Maintenance:
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
+        self._fork_lock = threading.Lock()
+        self._holds_lock = False
         self._change = threading.Event()
         self._thread = None
         self._pid = os.getpid()
 
     def _run(self) -> None:
+        try:
+            self._sweep_until_nobody_is_left()
+        finally:
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _sweep_until_nobody_is_left(self) -> None:
         next_sweep: WeakKeyDictionary[Member, float] = WeakKeyDictionary()
         while True:
             with self._lock:
                 # Asked of this copy: a member may go at any moment.
                 members = dict(self._intervals)
                 if not members or self._shutting_down:
+                    # Now, under the lock: whoever asks from here on gets a new thread.
                     self._thread = None
                     return
                 self._change.clear()
@@ -125,19 +138,26 @@ class Maintenance:
         self._shutting_down = True
         self._change.set()
         thread = self._thread
-        if thread is not None and thread.is_alive():
+        if thread is not None and self.is_running:
             thread.join(timeout=1.0)
 
     def _before_fork(self) -> None:
-        # The members first: a write asks for the thread (`wake`) while it holds its store's lock.
-        self._at_fork = [(member, member.before_fork()) for member in list(self._known)]
-        self._lock.acquire()
+        # One fork at a time, so that two threads that fork don't mix up their lists.
+        self._fork_lock.acquire()
+        with self._lock:
+            members = list(self._known)
+        # The members before our own lock: a write asks for the thread (`wake`) while it holds its store's
+        # lock.
+        self._at_fork = [(member, member.before_fork()) for member in members]
+        self._holds_lock = self._lock.acquire(timeout=_FORK_PATIENCE)
 
     def _after_fork_in_parent(self) -> None:
-        self._lock.release()
+        if self._holds_lock:
+            self._lock.release()
         for member, held in self._at_fork:
             member.after_fork_in_parent(held)
         self._at_fork = []
+        self._fork_lock.release()
 
     def _after_fork_in_child(self) -> None:
         self._reset()

@@ -34,4 +34,8 @@ class LRUEvictionPolicy(EvictionPolicy):
         pass
 
     def evict(self) -> Entry:
-        return next(iter(self._entries.values()))
+        while True:
+            try:
+                return next(iter(self._entries.values()))
+            except RuntimeError:
+                pass  # a reader, who takes no lock, moved a key to the end between the two calls

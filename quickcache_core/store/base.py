@@ -109,7 +109,6 @@ class Store(ABC):
         key: str,
         delta: Any,
         freeze: Callable[[Any], Any] | None,
-        *,
         initial: Any,
         ttl: float,
         bounds: Bounds,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -19,11 +19,14 @@ from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
 from quickcache_core.store.population import Population
 from quickcache_core.store.table import TABLES, HookedTable, Table
+from quickcache_core.store.write_lock import WriteLock, exclusive
 
 logger = logging.getLogger(__name__)
 
 _SLICE = 256
 """Entries handled under one hold of the lock where many are handled at once."""
+_PLAIN_NUMBERS = (int, float)
+_LIVE = Presence.LIVE
 _FORK_PATIENCE = 1.0
 """Seconds that a fork waits for a writer to finish."""
 
@@ -50,8 +53,7 @@ class MemoryStore(Store):
         self._now = clock.monotonic
         self._wake = wake
         self._listeners: tuple[RemovalListener, ...] = ()
-        # Reentrant: a finaliser that runs while this thread holds the lock may use the cache.
-        self._lock = threading.RLock()
+        self.lock = WriteLock()
         self.counters = Counters()
         self._population = self._new_population()
         recency = self._population.policy.recency
@@ -110,23 +112,21 @@ class MemoryStore(Store):
 
     def expired_size(self) -> int:
         now = self._now()
-        with self._lock:
+        with self.lock:
             return sum(len(expired) for expired in self._population.deadlines.expired_chunks(now))
 
     def _hit(self, entry: Entry) -> None:
-        lock = self._lock
+        lock = self.lock
         lock.acquire()
         try:
-            if self._table.entries.get(entry.key) is entry:
+            if not lock.busy and self._table.entries.get(entry.key) is entry:
                 self._population.policy.access(entry)
         finally:
             lock.release()
 
     def _get_stale(self, key: str, default: Any) -> Any:
         """Answer a get that found an entry past its deadline."""
-        with self._lock:
-            entry, presence, _garbage = self._population.find(key)
-        self._tell()
+        entry, presence = self._find(key)
         if entry is not None:
             # Somebody stored a new value between the reader's look and ours.
             return self._table.get(key, default)
@@ -135,147 +135,203 @@ class MemoryStore(Store):
             return default
         raise KeyExpired(key) if presence is Presence.EXPIRED else KeyNotFound(key)
 
-    # Writing. `_garbage` keeps what left the table until the lock is free, see `Population`.
+    def _peek(self, key: str) -> tuple[Entry | None, Presence]:
+        """What `_find` would find, without a change."""
+        entry = self._table.entries.get(key)
+        if entry is None:
+            return None, Presence.ABSENT
+        return (entry, Presence.LIVE) if self._population.is_live(entry) else (None, Presence.EXPIRED)
+
+    @exclusive(_peek, postpone=False)
+    def _find(self, key: str) -> tuple[tuple[Entry | None, Presence], Any]:
+        """The live entry, and what was there."""
+        entry, presence, garbage = self._population.find(key)
+        return (entry, presence), garbage
+
+    # Writing
 
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
-        # `with` on a lock costs twice as much as this.
-        lock = self._lock
+        # As `exclusive`, written out: this is the hot one, and `with` on a lock costs twice as much as this.
+        lock = self.lock
         lock.acquire()
-        try:
-            _garbage = self._population.put(key, value, ttl, bounds)
-        finally:
+        if lock.busy:
             lock.release()
-        if self._listeners:
-            self._tell()
+            lock.postponed.append(functools.partial(self.put, key, value, ttl, bounds))
+            return
+        lock.busy = True
+        population = self._population
+        try:
+            _garbage = population.put(key, value, ttl, bounds)
+        finally:
+            lock.busy = False
+            lock.release()
+        if population.unfinished or lock.postponed:
+            self.finish()
 
     def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
         items = iter(values.items())
         while batch := list(islice(items, _SLICE)):
-            with self._lock:
-                put = self._population.put
-                _garbage = [put(key, value, ttl, bounds) for key, value in batch]
-            self._tell()
+            self._put_batch(batch, ttl, bounds)
 
-    def add(self, key: str, value: Any, ttl: float, bounds: Bounds) -> bool:
-        with self._lock:
-            entry, _, _garbage = self._population.find(key)
-            if entry is None:
-                _garbage = _garbage, self._population.put(key, value, ttl, bounds)
-            else:
-                self.counters.failed_ops += 1
-        self._tell()
-        return entry is None
+    @exclusive(lambda self, batch, ttl, bounds: None)
+    def _put_batch(self, batch: list[tuple[str, Any]], ttl: float, bounds: Bounds) -> tuple[None, Any]:
+        put = self._population.put
+        return None, [put(key, value, ttl, bounds) for key, value in batch]
 
-    def replace(self, key: str, value: Any, ttl: float) -> Presence:
-        with self._lock:
-            population = self._population
-            entry, presence, _garbage = population.find(key)
-            if entry is None:
-                self.counters.failed_ops += 1
-            else:
-                _garbage = population.overwrite(entry, value, population.deadline(ttl))
-        self._tell()
-        return presence
+    @exclusive(lambda self, key, value, ttl, bounds: self._peek(key)[0] is None)
+    def add(self, key: str, value: Any, ttl: float, bounds: Bounds) -> tuple[bool, Any]:
+        entry, _, garbage = self._population.find(key)
+        if entry is None:
+            return True, (garbage, self._population.put(key, value, ttl, bounds))
+        self.counters.failed_ops += 1
+        return False, None
+
+    @exclusive(lambda self, key, value, ttl: self._peek(key)[1])
+    def replace(self, key: str, value: Any, ttl: float) -> tuple[Presence, Any]:
+        population = self._population
+        entry, presence, garbage = population.find(key)
+        if entry is None:
+            self.counters.failed_ops += 1
+            return presence, garbage
+        garbage = population.overwrite(entry, value, population.deadline(ttl))
+        return presence, (garbage, population.see_to_expired())
 
     def remove(self, key: str) -> Presence:
         return self._remove(key)[0]
-
-    def remove_many(self, keys: Iterable[str]) -> int:
-        count = 0
-        keys = iter(keys)
-        while batch := list(islice(keys, _SLICE)):
-            _garbage = []
-            with self._lock:
-                population = self._population
-                for key in batch:
-                    entry, _, expired = population.find(key)
-                    _garbage.append(expired)
-                    if entry is not None:
-                        _garbage.append(population.leave(entry, RemovalCause.EXPLICIT))
-                        count += 1
-            self._tell()
-        return count
 
     def pop(self, key: str) -> tuple[Presence, Any]:
         presence, value = self._remove(key)
         return presence, thaw(value)
 
-    def touch(self, key: str, ttl: float) -> Presence:
-        with self._lock:
-            population = self._population
-            entry, presence, _garbage = population.find(key)
-            if entry is None:
-                self.counters.failed_ops += 1
-            else:
-                population.move(entry, population.deadline(ttl))
-        self._tell()
-        return presence
+    def _value(self, key: str) -> tuple[Presence, Any]:
+        entry, presence = self._peek(key)
+        return presence, None if entry is None else entry.value
+
+    @exclusive(_value)
+    def _remove(self, key: str) -> tuple[tuple[Presence, Any], Any]:
+        entry, presence, garbage = self._population.find(key)
+        if entry is None:
+            self.counters.failed_ops += 1
+            return (presence, None), garbage
+        return (presence, self._population.leave(entry, RemovalCause.EXPLICIT)), None
+
+    def remove_many(self, keys: Iterable[str]) -> int:
+        count = 0
+        keys = iter(keys)
+        while batch := list(islice(keys, _SLICE)):
+            count += self._remove_batch(batch)
+        return count
+
+    @exclusive(lambda self, batch: sum(self._peek(key)[0] is not None for key in batch))
+    def _remove_batch(self, batch: list[str]) -> tuple[int, Any]:
+        population = self._population
+        count = 0
+        garbage = []
+        for key in batch:
+            entry, _, expired = population.find(key)
+            garbage.append(expired)
+            if entry is not None:
+                garbage.append(population.leave(entry, RemovalCause.EXPLICIT))
+                count += 1
+        return count, garbage
+
+    @exclusive(lambda self, key, ttl: self._peek(key)[1])
+    def touch(self, key: str, ttl: float) -> tuple[Presence, Any]:
+        population = self._population
+        entry, presence, garbage = population.find(key)
+        if entry is None:
+            self.counters.failed_ops += 1
+            return presence, garbage
+        population.move(entry, population.deadline(ttl))
+        return presence, population.see_to_expired()
 
     def incr(
         self,
         key: str,
         delta: Any,
         freeze: Callable[[Any], Any] | None,
-        *,
         initial: Any,
         ttl: float,
         bounds: Bounds,
     ) -> tuple[Presence, Any]:
+        if delta.__class__ in _PLAIN_NUMBERS:
+            number = self._add_to_plain_number(key, delta)
+            if number is not None:
+                return _LIVE, number
         while True:
             # The sum is worked out without the lock, since thawing and adding may run code that isn't ours,
             # and stored if nobody stored anything meanwhile.
-            with self._lock:
-                entry, presence, _garbage = self._population.find(key)
-                old = None if entry is None else entry.value
-                if entry is None and initial is MISSING:
-                    self.counters.failed_ops += 1
-            self._tell()
-            if entry is None and initial is MISSING:
+            presence, old = self._number(key, initial is MISSING)
+            if presence is not Presence.LIVE and initial is MISSING:
                 return presence, None
-            number = _sum(key, initial if entry is None else thaw(old), delta)
+            number = _sum(key, thaw(old) if presence is Presence.LIVE else initial, delta)
             stored = number if freeze is None else freeze(number)
-            if entry is None:
-                if self._insert_if_missing(key, stored, ttl, bounds):
-                    return presence, number
-            elif self._swap(entry, old, stored):
+            if presence is Presence.LIVE:
+                done = self._swap(key, old, stored)
+            else:
+                done = self._insert(key, stored, ttl, bounds)
+            if done is None:
+                again = functools.partial(self.incr, key, delta, freeze, initial, ttl, bounds)
+                self.lock.postponed.append(again)
+            if done is not False:
                 return presence, number
 
-    def _remove(self, key: str) -> tuple[Presence, Any]:
-        value: Any = None
-        with self._lock:
-            entry, presence, _garbage = self._population.find(key)
-            if entry is None:
-                self.counters.failed_ops += 1
-            else:
-                value = self._population.leave(entry, RemovalCause.EXPLICIT)
-        self._tell()
-        return presence, value
+    def _add_to_plain_number(self, key: str, delta: int | float) -> int | float | None:
+        """The sum, if an int or a float is there: adding to them runs nobody's code. As `put`, for speed."""
+        lock = self.lock
+        lock.acquire()
+        if lock.busy:
+            lock.release()
+            return None
+        lock.busy = True
+        population = self._population
+        try:
+            entry = population.entries.get(key)
+            if entry is None or entry.value.__class__ not in _PLAIN_NUMBERS or not population.is_live(entry):
+                return None
+            number: int | float = entry.value + delta
+            population.add_up(entry, number)
+        finally:
+            lock.busy = False
+            lock.release()
+        if population.unfinished or lock.postponed:
+            self.finish()
+        return number
 
-    def _swap(self, entry: Entry, old: Any, value: Any) -> bool:
-        """Store a value derived from `old` if `old` is still the live value."""
-        with self._lock:
-            population = self._population
-            found = population.entries.get(entry.key)
-            if found is not entry or entry.value is not old or not population.is_live(entry):
-                return False
-            population.add_up(entry, value)
-        self._tell()
-        return True
+    @exclusive(lambda self, key, must_exist: self._value(key), postpone=False)
+    def _number(self, key: str, must_exist: bool) -> tuple[tuple[Presence, Any], Any]:
+        entry, presence, garbage = self._population.find(key)
+        if entry is None and must_exist:
+            self.counters.failed_ops += 1
+        return (presence, None if entry is None else entry.value), garbage
 
-    def _insert_if_missing(self, key: str, value: Any, ttl: float, bounds: Bounds) -> bool:
-        with self._lock:
-            entry, _, _garbage = self._population.find(key)
-            if entry is None:
-                _garbage = _garbage, self._population.put(key, value, ttl, bounds)
-        self._tell()
-        return entry is None
+    def _no_swap(self, key: str, old: Any, value: Any) -> bool | None:
+        return None
+
+    @exclusive(_no_swap, postpone=False)
+    def _swap(self, key: str, old: Any, value: Any) -> tuple[bool | None, Any]:
+        """Store a value derived from `old` if `old` is still the live value; None within another write."""
+        entry, _, garbage = self._population.find(key)
+        if entry is None or entry.value is not old:
+            return False, garbage
+        self._population.add_up(entry, value)
+        return True, old
+
+    def _no_insert(self, key: str, value: Any, ttl: float, bounds: Bounds) -> bool | None:
+        return None
+
+    @exclusive(_no_insert, postpone=False)
+    def _insert(self, key: str, value: Any, ttl: float, bounds: Bounds) -> tuple[bool | None, Any]:
+        entry, _, garbage = self._population.find(key)
+        if entry is not None:
+            return False, None
+        return True, (garbage, self._population.put(key, value, ttl, bounds))
 
     # The whole table
 
     def clear(self) -> int:
-        count = self._exchange(self._new_population())
-        with self._lock:
-            self.counters.manual_deletions += count
+        count, old = self._exchange(self._new_population(), self.counters)
+        _empty(old)
         return count
 
     def load(self, records: Iterable[Record], bounds: Bounds) -> None:
@@ -283,25 +339,51 @@ class MemoryStore(Store):
         fresh = self._new_population(Counters())
         for record in records:
             fresh.put(record.key, record.value, record.remaining, bounds)
+            fresh.evict_debt()
         fresh.counters = self.counters
-        self._exchange(fresh)
+        _, old = self._exchange(fresh, None)
+        _empty(old)
+
+    def _would_exchange(self, fresh: Population, clears: Counters | None) -> tuple[int, Population | None]:
+        return len(self), None
+
+    @exclusive(_would_exchange)
+    def _exchange(
+        self, fresh: Population, clears: Counters | None
+    ) -> tuple[tuple[int, Population | None], Any]:
+        """Go on with another population; how many entries the old one had, and the old one."""
+        old, self._population = self._population, fresh
+        self._table.entries = fresh.entries
+        count = len(old.entries)
+        counters = self.counters
+        counters.peak_valid_keys = max(counters.peak_valid_keys, count)
+        counters.peak_total_keys = max(counters.peak_total_keys, len(fresh.entries))
+        if clears is not None:
+            clears.manual_deletions += count
+        fresh.unfinished = old.unfinished
+        if self._listeners:
+            fresh.removals = [*(old.removals or ()), *((key, RemovalCause.CLEARED) for key in old.entries)]
+            fresh.unfinished = True
+        return (count, old), None
 
     def shrink(self, bounds: Bounds) -> None:
-        over = True
-        while over:
-            _garbage: list[Any] = []
-            with self._lock:
-                population = self._population
-                while (over := len(population.entries) > bounds.max_size) and len(_garbage) < _SLICE:
-                    _garbage.append(population.evict())
-            self._tell()
+        while self._shrink_slice(bounds):
+            pass
 
-    def set_capacity(self, capacity: int) -> None:
+    @exclusive(lambda self, bounds: False)
+    def _shrink_slice(self, bounds: Bounds) -> tuple[bool, Any]:
+        """Evict some of what is over the bounds; whether there is more."""
+        population = self._population
+        over = len(population.entries) - bounds.max_size
+        return over > _SLICE, [population.evict() for _ in range(min(over, _SLICE))]
+
+    @exclusive(lambda self, capacity: None)
+    def set_capacity(self, capacity: int) -> tuple[None, Any]:
         """Tell the eviction policy how many entries there may be. Evicts nothing."""
-        with self._lock:
-            if capacity != self._capacity:
-                self._capacity = capacity
-                self._population.policy.resize(capacity)
+        if capacity != self._capacity:
+            self._capacity = capacity
+            self._population.policy.resize(capacity)
+        return None, None
 
     def widen(self, capacity: int) -> None:
         """One more cache uses the store; the largest bound is what the policy plans with."""
@@ -310,35 +392,40 @@ class MemoryStore(Store):
     def sweep(self) -> int:
         count = 0
         while self._population.deadlines.next_due <= self._now():
-            with self._lock:
-                _garbage = self._population.expire_chunk(self._now())
-            count += len(_garbage)
-            del _garbage
-            self._let_others_in()
+            count += self._expire_chunk()
+            # Gives others a chance at the lock.
+            time.sleep(0)
         # What has expired within the present tick of the wheel.
         population = self._population
         chunks = population.deadlines.expired_chunks(self._now())
-        while True:
-            with self._lock:
-                # Cleared meanwhile? Then these chunks are of no interest any more.
-                expired = next(chunks, None) if self._population is population else None
-                if expired is None:
-                    return count
-                _garbage = population.expire(expired)
-            count += len(_garbage)
-            del _garbage
-            self._let_others_in()
+        while (expired := self._expire_next(population, chunks)) is not None:
+            count += expired
+            time.sleep(0)
+        return count
 
-    def _let_others_in(self) -> None:
-        self._tell()
-        time.sleep(0)
+    @exclusive(lambda self: 0, postpone=False)
+    def _expire_chunk(self) -> tuple[int, Any]:
+        garbage = self._population.expire_chunk(self._now())
+        return len(garbage), garbage
+
+    def _expire_nothing(self, population: Population, chunks: Iterator[list[Entry]]) -> int | None:
+        return None
+
+    @exclusive(_expire_nothing, postpone=False)
+    def _expire_next(self, population: Population, chunks: Iterator[list[Entry]]) -> tuple[int | None, Any]:
+        # Cleared meanwhile? Then these chunks are of no interest any more.
+        expired = next(chunks, None) if self._population is population else None
+        if expired is None:
+            return None, None
+        garbage = population.expire(expired)
+        return len(garbage), garbage
 
     def stay_asleep(self) -> None:
         """Ask for no background thread any more."""
         self._wake = None
 
     def reset_counters(self) -> None:
-        with self._lock:
+        with self.lock:
             self._table.hits = self._table.misses = 0
             self.counters.reset(len(self._table.entries))
 
@@ -351,72 +438,74 @@ class MemoryStore(Store):
         if self._wake is not None:
             self._wake(self)
 
-    def _exchange(self, fresh: Population) -> int:
-        """Go on with another population; how many entries the old one had."""
-        with self._lock:
-            old, self._population = self._population, fresh
-            self._table.entries = fresh.entries
-            counters = self.counters
-            counters.peak_valid_keys = max(counters.peak_valid_keys, len(old.entries))
-            counters.peak_total_keys = max(counters.peak_total_keys, len(fresh.entries))
-            if self._listeners:
-                fresh.removals = [
-                    *(old.removals or ()),
-                    *((key, RemovalCause.CLEARED) for key in old.entries),
-                ]
-        self._tell()
-        count = len(old.entries)
-        # Dropping a large dictionary is one long step for all threads; emptying it first is many short ones.
-        while old.entries:
-            old.entries.popitem()
-        return count
-
-    # Listeners
+    # What follows a write, without the lock
 
     def subscribe(self, listener: RemovalListener) -> Callable[[], None]:
-        with self._lock:
+        with self.lock:
             self._listeners = (*self._listeners, listener)
             if self._population.removals is None:
                 self._population.removals = []
 
         def unsubscribe() -> None:
-            with self._lock:
+            with self.lock:
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
                 if not self._listeners:
                     self._population.removals = None
 
         return unsubscribe
 
-    def _tell(self) -> None:
-        """Call the listeners, without the lock, for what has left."""
-        while self._listeners and self._population.removals:
-            with self._lock:
-                removals = self._population.removals or []
-                self._population.removals = []
-            for key, cause in removals:
+    def finish(self) -> None:
+        """Evict what one hold of the lock had no time for, tell listeners, run what was postponed."""
+        lock = self.lock
+        while self._population.unfinished or lock.postponed:
+            with lock:
+                if lock.busy:
+                    return  # a finaliser within a write of this thread; that write will see to it
+                population = self._population
+                lock.busy = True
+                try:
+                    _garbage = population.evict_debt()
+                finally:
+                    lock.busy = False
+                removals, postponed = population.removals, lock.postponed
+                if population.removals:
+                    population.removals = []
+                lock.postponed = []
+                population.unfinished = population.debt > 0
+            for key, cause in removals or ():
                 for listener in self._listeners:
                     listener(key, cause)
+            for call in postponed:
+                try:
+                    call()
+                except Exception:
+                    logger.exception("A write by a finaliser failed; the cache goes on")
 
     # Forks
 
     def before_fork(self) -> bool:
         """Wait for writers to finish, so that the child gets whole books. False if one doesn't."""
-        return self._lock.acquire(timeout=_FORK_PATIENCE)
+        return self.lock.acquire(timeout=_FORK_PATIENCE)
 
     def after_fork_in_parent(self, held: bool) -> None:
         if held:
-            self._lock.release()
+            self.lock.release()
 
     def after_fork_in_child(self, held: bool) -> None:
-        self._lock = threading.RLock()
-        if not held:
-            logger.warning(
-                "A write was under way in another thread during a fork; the child's cache starts empty"
-            )
-            self._exchange(self._new_population())
+        torn = not held or self.lock.busy
+        self.lock = WriteLock()
+        if torn:
+            logger.warning("A write was under way during a fork; the child's cache starts empty")
+            self._exchange(self._new_population(), None)
         # The maintenance thread exists in the parent only: have the next write with a TTL call for one.
         self._population.deadlines.forget_recent()
         self._population.deadlines.new_chunk = True
+
+
+def _empty(population: Population | None) -> None:
+    # Dropping a large dictionary is one long step for all threads; emptying it first is many short ones.
+    while population is not None and population.entries:
+        population.entries.popitem()
 
 
 def _sum(key: str, number: Any, delta: Any) -> Any:

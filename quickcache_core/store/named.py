@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -41,5 +42,9 @@ class NamedStores:
         with self._lock:
             self._stores.clear()
 
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+
 
 named_stores = NamedStores()
+os.register_at_fork(after_in_child=named_stores.after_fork_in_child)

@@ -74,7 +74,6 @@ class OffStore(Store):
         key: str,
         delta: Any,
         freeze: Callable[[Any], Any] | None,
-        *,
         initial: Any,
         ttl: float,
         bounds: Bounds,

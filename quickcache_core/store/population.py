@@ -19,6 +19,8 @@ _EVICTED, _OVERDUE, _REPLACED = RemovalCause.EVICTED, RemovalCause.EXPIRED, Remo
 
 new_entry = object.__new__
 
+_SLICE = 256
+"""Entries evicted under one hold of the lock."""
 _CHUNKS_PER_WRITE = 2
 """Chunks of deadlines that a write looks at when the table is full, before a live entry is evicted."""
 
@@ -30,7 +32,8 @@ class Population:
     and the caller keeps them until the lock is free: dropping the last reference to a value may run its
     finaliser, which may call the cache.
 
-    `see_to_expired` is called, at most once for every 256 writes with a TTL, when it is time to have a look.
+    `wake` is called now and then, at most once for every 256 changes of a deadline, to ask for a background
+    thread.
     """
 
     __slots__ = (
@@ -39,12 +42,14 @@ class Population:
         "_insert",
         "_now",
         "_on_update",
-        "_see_to_expired",
+        "_wake",
         "counters",
         "deadlines",
+        "debt",
         "entries",
         "policy",
         "removals",
+        "unfinished",
     )
 
     def __init__(
@@ -53,13 +58,18 @@ class Population:
         capacity: int,
         now: Callable[[], float],
         counters: Counters,
-        see_to_expired: Callable[[], None],
+        wake: Callable[[], None],
     ) -> None:
         self.entries: dict[str, Entry] = OrderedDict() if policy.ordered_table else {}
         self.deadlines = Deadlines()
         self.counters = counters
         self.removals: list[tuple[str, RemovalCause]] | None = None
         """What left, for listeners to be told of; None if nobody listens."""
+        self.debt = 0
+        """Entries that are to leave although the write that made them leave could not wait for all of them.
+        """
+        self.unfinished = False
+        """Whether there is something to do after the write: a debt, listeners to tell, postponed writes."""
         self.policy = policy
         policy.attach(self.entries, capacity)
         # Bound once, and loaded into local names before they are called: cheaper than two attribute look-ups.
@@ -69,7 +79,7 @@ class Population:
         self._evict_lets_go = policy.evict_lets_go
         # A policy that ignores overwrites costs them nothing.
         self._on_update = None if type(policy).update is EvictionPolicy.update else policy.update
-        self._see_to_expired = see_to_expired
+        self._wake = wake
 
     def is_live(self, entry: Entry) -> bool:
         deadline = entry.deadline
@@ -105,7 +115,8 @@ class Population:
         garbage = None
         if entry is not None:
             if now < entry.deadline:
-                return self.overwrite(entry, value, deadline)
+                garbage = self.overwrite(entry, value, deadline)
+                return (garbage, self.see_to_expired()) if deadlines.new_chunk else garbage
             garbage = self.leave(entry, _OVERDUE)
         counters = self.counters
         size = len(entries)
@@ -130,10 +141,16 @@ class Population:
         if deadline is not FOREVER:
             deadlines.add(entry, now)
             if deadlines.new_chunk:
-                deadlines.new_chunk = False
-                self._see_to_expired()
-                garbage = garbage, self.expire_chunk(now)
+                garbage = garbage, self.see_to_expired()
         return garbage
+
+    def see_to_expired(self) -> Any:
+        """After a change of deadlines: if it began a new chunk, it is time to look at one that is due."""
+        if not self.deadlines.new_chunk:
+            return None
+        self.deadlines.new_chunk = False
+        self._wake()
+        return self.expire_chunk(self._now())
 
     def overwrite(self, entry: Entry, value: Any, deadline: float) -> Any:
         """Give a live entry a new value and deadline; the old value."""
@@ -148,7 +165,7 @@ class Population:
         if self._on_update is not None:
             self._on_update(entry)
         if self.removals is not None:
-            self.removals.append((entry.key, _REPLACED))
+            self._log(entry.key, _REPLACED)
         return old
 
     def add_up(self, entry: Entry, value: Any) -> None:
@@ -188,8 +205,13 @@ class Population:
                 counters.peak_valid_keys = max(counters.peak_valid_keys, len(self.entries) + 1)
             self.policy.remove(entry)
         if self.removals is not None:
-            self.removals.append((entry.key, cause))
+            self._log(entry.key, cause)
         return value
+
+    def _log(self, key: str, cause: RemovalCause) -> None:
+        if self.removals is not None:
+            self.removals.append((key, cause))
+            self.unfinished = True
 
     def evict(self) -> Any:
         return self.leave(self.policy.evict(), _EVICTED)
@@ -221,5 +243,14 @@ class Population:
             if bounds.cull_fraction is not None:
                 # The small number makes up for shares such as 1/3, which floats can't hold.
                 leaving = max(leaving, int(len(entries) * bounds.cull_fraction + 1e-9))
-            garbage += [self.evict() for _ in range(min(leaving, len(entries)))]
+            self.debt = min(leaving, len(entries))
+            garbage += self.evict_debt()
         return garbage
+
+    def evict_debt(self) -> list[Any]:
+        """Evict what is owed, as much of it as fits into one hold of the lock."""
+        count = min(self.debt, _SLICE, len(self.entries))
+        self.debt = self.debt - count if self.entries else 0
+        if self.debt:
+            self.unfinished = True
+        return [self.evict() for _ in range(count)]
