@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from quickcache_core.config import QuickCacheConfig
 
 S = TypeVar("S", bound="QuickCache")
+# Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
+_LIVE = Presence.LIVE
 _CENTURY = 100 * 365 * 86_400  # seconds
 
 Freeze = Callable[[Any], Any]
@@ -172,7 +174,7 @@ class QuickCache:
         """Overwrite a live value. Raises `KeyNotFound` or `KeyExpired` if there is none."""
         check_key(key)
         presence = self._store.replace(key, self._frozen(key, value), self._ttl(ttl_sec))
-        if presence is not Presence.LIVE:
+        if presence is not _LIVE:
             _raise_miss(key, presence)
         self._announce(EventKind.SET, key)
 
@@ -190,7 +192,7 @@ class QuickCache:
         """
         check_key(key)
         presence, value = self._store.pop(key)
-        if presence is Presence.LIVE:
+        if presence is _LIVE:
             return value
         if default is MISSING:
             _raise_miss(key, presence)
@@ -211,7 +213,7 @@ class QuickCache:
         """
         check_key(key)
         presence, remaining = self._store.remaining(key)
-        if presence is not Presence.LIVE:
+        if presence is not _LIVE:
             _raise_miss(key, presence)
         return None if remaining == FOREVER else remaining
 
@@ -617,7 +619,7 @@ class QuickCache:
 
     @staticmethod
     def _found(key: str, presence: Presence, missing_ok: bool) -> bool:
-        if presence is Presence.LIVE:
+        if presence is _LIVE:
             return True
         if not missing_ok:
             _raise_miss(key, presence)

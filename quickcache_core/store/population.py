@@ -177,6 +177,10 @@ class Population:
 
     def move(self, entry: Entry, deadline: float) -> None:
         """Change the deadline of a live entry."""
+        if entry.deadline <= deadline < FOREVER:
+            # Put off: the wheel finds out when it looks at the entry.
+            entry.deadline = deadline
+            return
         if entry.deadline is not FOREVER:
             self.deadlines.discard(entry)
         entry.deadline = deadline
