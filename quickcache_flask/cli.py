@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
@@ -14,7 +16,9 @@ from quickcache_core.metrics.report import (
     stats_table,
     to_json,
 )
-from quickcache_flask.backend import QuickCache
+
+if TYPE_CHECKING:
+    from quickcache_flask import QuickCache
 
 quickcache = AppGroup("quickcache", help="Show and clear what the app's caches hold.")
 
@@ -73,8 +77,13 @@ def clear(names: tuple[str, ...]) -> None:
 
 def backends_of(app: Flask) -> dict[str, QuickCache]:
     """The QuickCache backends of an app as cache1, cache2 ..., in the order in which they were made."""
-    backends = app.extensions.get("cache", {}).values()
-    ours = [backend for backend in backends if isinstance(backend, QuickCache)]
+    made = app.extensions.get("cache")
+    if not isinstance(made, dict) or not made:
+        return {}
+    # Not imported above: `flask` imports this module in every project, also where Flask-Caching is missing.
+    from quickcache_flask.backend import QuickCache
+
+    ours = [backend for backend in made.values() if isinstance(backend, QuickCache)]
     return {f"cache{number}": backend for number, backend in enumerate(ours, start=1)}
 
 

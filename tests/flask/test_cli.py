@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -126,6 +128,27 @@ def test_app_without_quickcache(app: Flask, command: str) -> None:
         assert "CACHE_TYPE to 'quickcache_flask.QuickCache'" in result.output
         assert len(result.output.splitlines()) == 1
         Cache(app, config={"CACHE_TYPE": "SimpleCache"})
+
+
+def test_without_flask_caching() -> None:
+    """Where Flask-Caching is missing, Flask's command line works, and ours says what to install or to set."""
+    code = """
+import sys
+sys.modules["flask_caching"] = None
+from flask import Flask
+from quickcache_flask.cli import quickcache
+result = Flask("bare").test_cli_runner().invoke(quickcache, ["stats"])
+assert result.exit_code == 1 and "CACHE_TYPE" in result.output, result.output
+try:
+    from quickcache_flask import QuickCache
+except ImportError as error:
+    assert "pip install 'quickcache-web[flask]'" in str(error), error
+else:
+    raise AssertionError
+import quickcache_flask
+assert not hasattr(quickcache_flask, "nothing")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_unknown_cache(app: Flask, caches: list[Any]) -> None:

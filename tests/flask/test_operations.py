@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -153,14 +154,15 @@ def test_what_cannot_be_pickled(backend: QuickCache) -> None:
 def test_key_that_is_no_string(make_backend: Any, location: str) -> None:
     """A key that is no string is refused in the same words with and without a prefix."""
     backend = make_backend(CACHE_QUICKCACHE_LOCATION=location)
-    for operation in (
+    operations: list[Callable[[], object]] = [
         lambda: backend.get(1),
         lambda: backend.set(1, 1),
         lambda: backend.add(1, 1),
         lambda: backend.delete(1),
         lambda: backend.set_many({1: 1}),
         lambda: backend.inc(1),
-    ):
+    ]
+    for operation in operations:
         with pytest.raises(InvalidKey, match="keys are strings, this is int"):
             operation()
     assert backend.engine.size() == 0
