@@ -11,8 +11,8 @@ __all__ = ["QuickCache"]
 
 
 def __getattr__(name: str) -> object:
-    # Not imported above: `flask`, whatever its arguments, imports this package for its commands, and has to go
-    # on where Flask-Caching is missing, as in an installation for Django.
+    # Not imported above: every call of `flask` imports this package for its commands, and has to work where
+    # Flask-Caching is missing, as in an installation for Django.
     if name != "QuickCache":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -225,8 +225,10 @@ class QuickCache(BaseCache):
         return True
 
     def inc(self, key: str, delta: int = 1) -> Any:
-        """The sum. Atomic; the entry keeps its deadline, a missing one begins with 0. `TypeError` for no
-        number."""
+        """The sum, atomically. An entry keeps its deadline; a missing one begins with 0.
+
+        Raises `TypeError` if the value is no number.
+        """
         return self.engine.incr(self._stored_key(key), delta, initial=0, ttl_sec=self._default_ttl)
 
     def dec(self, key: str, delta: int = 1) -> Any:

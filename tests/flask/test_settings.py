@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask_caching import Cache
 
-from quickcache_core import FIELDS, NEVER, CacheLoadError, ConfigError, QuickCacheConfig
+from quickcache_core import FIELDS, NEVER, CacheLoadError, ConfigError, QuickCacheConfig, QuickCacheError
 from quickcache_core.testing import ManualClock
 from quickcache_flask import QuickCache
 
@@ -302,7 +302,7 @@ def test_app_without_a_good_secret_key(app: Flask, tmp_path: Path, secret_key: s
     backend = init_app(app, CACHE_OPTIONS={"storage_dir": tmp_path})
     backend.set("key", "value")
     assert backend.get("key") == "value"
-    with pytest.raises(Exception, match="secret"):
+    with pytest.raises(QuickCacheError, match="secret"):
         backend.engine.save_to_disk()
     assert not list(tmp_path.iterdir())
 
