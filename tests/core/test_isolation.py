@@ -28,6 +28,14 @@ class Text(str):
     """A string with room for more, as many libraries have one."""
 
 
+class Pair(tuple):
+    pass
+
+
+class Members(frozenset):
+    pass
+
+
 class Box:
     def __init__(self, content: Any) -> None:
         self.content = content
@@ -191,6 +199,19 @@ class TestAutomatic:
     def test_enum_member(self) -> None:
         """An enum member comes back as the one member that it is."""
         assert thaw(automatic()([Colour.RED]))[0] is Colour.RED
+
+    @pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: (inner,), lambda inner: [inner]])
+    @pytest.mark.parametrize("kind", [Pair, Members])
+    def test_tuple_with_attributes(self, kind: Any, wrap: Any) -> None:
+        """An instance of a subclass is never handed out, even if all that it contains is immutable."""
+        value = kind((1, 2))
+        value.mark = "before"
+        frozen = automatic()(wrap(value))
+        value.mark = "after"
+        back = thaw(frozen)
+        while type(back) is not kind:
+            (back,) = back
+        assert back.mark == "before"
 
     def test_shared_parts(self) -> None:
         """Parts that a value holds twice are looked at once, however often they are nested in each other."""
