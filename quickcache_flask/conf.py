@@ -72,7 +72,7 @@ def secrets_of(app: Flask) -> dict[str, Any]:
     """The app's secret keys, for looking up when one is needed: apps often set them after `init_app`."""
     return {
         "secret": lambda: app.secret_key,
-        "secret_fallbacks": lambda: tuple(app.config.get("SECRET_KEY_FALLBACKS") or ()),
+        "secret_fallbacks": lambda: app.config.get("SECRET_KEY_FALLBACKS") or (),
     }
 
 
