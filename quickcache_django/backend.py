@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from copy import copy
+from typing import Any, NoReturn
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import (
@@ -14,13 +15,10 @@ from django.core.cache.backends.base import (
 )
 from django.core.exceptions import SynchronousOnlyOperation
 
-from quickcache_core import NEVER, CacheMiss, SerializationError
+from quickcache_core import CacheMiss, SerializationError
 from quickcache_core import QuickCache as Engine
-from quickcache_django.conf import read
+from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, read
 
-_INFINITE = float("inf")
-_NOT_KEPT: Any = object()
-"""The TTL of what Django's timeouts of 0 and below mean: gone at once."""
 _LONGEST_KEY = MEMCACHE_MAX_KEY_LENGTH
 _SHAPE_KEYS = {"key_func", "key_prefix", "version", "make_key", "validate_key", "make_and_validate_key"}
 _WATCHED = _SHAPE_KEYS | {"default_timeout", "_max_entries"}
@@ -31,30 +29,43 @@ class QuickCache(BaseCache):
 
     Django makes one object per thread, task and alias: a thin handle on the entries of its `LOCATION`.
     Limits and the default timeout belong to the alias.
+
+    The first use raises `SettingError` if the settings are wrong.
     """
 
     _cache: Engine
+    _settings: Settings
     _default_ttl: Any
     _head: str | None
     """What stands before a key in the engine; None when that takes Django's own, slower way to find out."""
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        settings = read(location, params)
+        try:
+            settings = read(location, params)
+        except SettingError as error:
+            # Not raised here: Django's own system checks make the objects before ours can say what is wrong.
+            super().__init__({})
+            vars(self).update(_cache=_Misconfigured(error), _default_ttl=None, _head=None)
+            return
         super().__init__(params)
-        self.default_timeout = settings.timeout
-        self._max_entries = settings.engine.max_size
-        self._cache = settings.engine
-        # None is the engine's default, which is the alias's TIMEOUT.
-        self._default_ttl = _NOT_KEPT if _ttl(settings.timeout) is _NOT_KEPT else None
-        self._settings = settings
+        # Past __setattr__, which has nothing to watch yet: this runs for each thread and task.
+        vars(self).update(
+            default_timeout=settings.timeout,
+            _max_entries=settings.engine.max_size,
+            _cache=settings.engine,
+            _default_ttl=settings.default_ttl,
+            _settings=settings,
+        )
         self._shape_keys()
 
     @property
     def engine(self) -> Engine:
         """The core's cache behind this alias, for what Django's interface lacks: snapshots, metrics.
 
-        Its keys are what `make_key` returns.
+        Its keys are what `make_key` returns. Raises `SettingError` if the alias's settings are wrong.
         """
+        if isinstance(self._cache, _Misconfigured):
+            self._cache.fail()
         return self._cache
 
     # Keys
@@ -75,7 +86,7 @@ class QuickCache(BaseCache):
         if name in _SHAPE_KEYS:
             self._shape_keys()
         elif name == "default_timeout":
-            self._default_ttl = _ttl(self.default_timeout)
+            self._default_ttl = engine_ttl(self.default_timeout)
         elif name == "_max_entries":
             self._settings = self._settings.with_bounds(max_size=max(1, int(self._max_entries)))
             self._cache = self._settings.engine
@@ -89,7 +100,7 @@ class QuickCache(BaseCache):
             and cls.make_and_validate_key is BaseCache.make_and_validate_key
             and not ("make_key" in own or "validate_key" in own or "make_and_validate_key" in own)
         )
-        self._head = f"{self.key_prefix}:{self.version}:" if plain else None
+        self._head = default_key_func("", self.key_prefix, self.version) if plain else None
 
     def _key(self, key: Any, version: int | None) -> str:
         head = self._head
@@ -145,8 +156,8 @@ class QuickCache(BaseCache):
                 self.validate_key(full)
         else:
             full = self.make_and_validate_key(key, version)
-        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else _ttl(timeout)
-        if ttl is _NOT_KEPT:
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
+        if ttl is NOT_KEPT:
             self._cache.delete(full, missing_ok=True)
             return
         try:
@@ -158,8 +169,8 @@ class QuickCache(BaseCache):
 
     def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         full = self._key(key, version)
-        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else _ttl(timeout)
-        if ttl is _NOT_KEPT:
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
+        if ttl is NOT_KEPT:
             return full not in self._cache
         try:
             return self._cache.add(full, value, ttl, exist_ok=True)
@@ -169,8 +180,8 @@ class QuickCache(BaseCache):
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         full = self._key(key, version)
-        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else _ttl(timeout)
-        if ttl is _NOT_KEPT:
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
+        if ttl is NOT_KEPT:
             return self._cache.delete(full, missing_ok=True)
         return self._cache.touch(full, ttl, missing_ok=True)
 
@@ -209,8 +220,8 @@ class QuickCache(BaseCache):
         if not self._is_own("set"):
             return super().set_many(dict(data), timeout, version)
         values = dict(zip(self._keys(data, version), data.values(), strict=True))
-        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else _ttl(timeout)
-        if ttl is _NOT_KEPT:
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
+        if ttl is NOT_KEPT:
             self._cache.delete_many(values)
             return []
         try:
@@ -312,15 +323,23 @@ class QuickCache(BaseCache):
         self.close(**kwargs)
 
 
+class _Misconfigured:
+    """In the place of an engine that can't be made: every use raises what is wrong with the settings."""
+
+    def __init__(self, error: SettingError) -> None:
+        self._error = error
+
+    def fail(self) -> NoReturn:
+        # A new one each time, or its traceback would grow for ever.
+        raise copy(self._error) from self._error.__cause__
+
+    def __getattr__(self, name: str) -> Any:
+        self.fail()
+
+    def __contains__(self, key: object) -> bool:
+        self.fail()
+
+
 def _original(error: SerializationError) -> BaseException:
     """What LocMemCache would have raised."""
     return error.__cause__ or error
-
-
-def _ttl(timeout: Any) -> Any:
-    """The engine's TTL for a timeout of Django's, which is seconds or None for never."""
-    if timeout is None:
-        return NEVER
-    if 0 < timeout < _INFINITE:
-        return float(timeout)
-    return NEVER if timeout > 0 else _NOT_KEPT

@@ -56,4 +56,5 @@ def _policy_conflict(
 
 def _message(alias: str, error: SettingError) -> CheckMessage:
     text = f"CACHES[{alias!r}]: {error.setting}={error.shown} is wrong."
-    return Error(text, hint=f"{error.remedy[:1].upper()}{error.remedy[1:]}.", obj=None, id=error.check_id)
+    hint = error.remedy[:1].upper() + error.remedy[1:]
+    return Error(text, hint=hint if hint.endswith("?") else f"{hint}.", id=error.check_id)

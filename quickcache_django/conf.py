@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from math import inf, isfinite
 from typing import Any, Final
 
 from django.conf import settings as django_settings
@@ -39,6 +40,9 @@ _LOWER_CASE_NAMES: Final = {
     "cull_frequency": "CULL_FREQUENCY",
 }
 
+NOT_KEPT: Final[Any] = object()
+"""What the engine has no TTL for: a timeout of 0 or below, with which nothing is kept."""
+
 UNKNOWN: Final = "quickcache.E001"
 WRONG_VALUE: Final = "quickcache.E002"
 GIVEN_TWICE: Final = "quickcache.E003"
@@ -70,6 +74,11 @@ class Settings:
     timeout: int | float | None
     """Seconds; None for never. At 0 and below nothing is kept."""
     engine: QuickCache
+
+    @property
+    def default_ttl(self) -> Any:
+        """The engine's TTL where a call gives no timeout; None leaves it to the engine, which knows it."""
+        return NOT_KEPT if engine_ttl(self.timeout) is NOT_KEPT else None
 
     def with_bounds(self, **changes: Any) -> Settings:
         """The same entries under other limits, `max_size` or `cull_fraction`."""
@@ -246,26 +255,30 @@ def _nearest(name: Any, known: Collection[str]) -> str:
 def _number(name: str, value: Any) -> int | float:
     """As Django reads numbers from settings, but what is no number is not replaced by a default."""
     try:
-        if isinstance(value, bool):
-            raise TypeError
         number = float(value)
+        if isinstance(value, bool) or not isfinite(number):
+            raise ValueError
         return int(number) if number.is_integer() else number
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(name, value, "give seconds as a number, or None for never") from None
 
 
-def _max_size(name: str, value: Any) -> int:
+def _whole(name: str, value: Any) -> int:
     try:
         return int(_number(name, value))
-    except (ConfigError, ValueError, OverflowError):
-        raise ConfigError(name, value, "give a whole number, at least 1") from None
+    except ConfigError:
+        return -1
+
+
+def _max_size(name: str, value: Any) -> int:
+    size = _whole(name, value)
+    if size < 1:
+        raise ConfigError(name, value, "give a whole number, at least 1")
+    return size
 
 
 def _cull_fraction(name: str, value: Any) -> float:
-    try:
-        frequency = int(_number(name, value))
-    except (ConfigError, ValueError, OverflowError):
-        frequency = -1
+    frequency = _whole(name, value)
     if frequency < 0:
         raise ConfigError(
             name, value, "give 0 to drop all entries when the cache is full, or N to drop one in N"
@@ -288,3 +301,12 @@ def _secret_key() -> str | None:
 
 def _secret_key_fallbacks() -> list[str]:
     return list(django_settings.SECRET_KEY_FALLBACKS)
+
+
+def engine_ttl(timeout: Any) -> Any:
+    """The engine's TTL for a timeout of Django's, which is seconds, or None for never."""
+    if timeout is None:
+        return NEVER
+    if 0 < timeout < inf:
+        return float(timeout)
+    return NEVER if timeout > 0 else NOT_KEPT
