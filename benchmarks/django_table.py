@@ -77,7 +77,7 @@ class Operation:
     budget: float | None = None
     """How many times as fast as LocMemCache it shall be."""
     keys: str = "asked"
-    """Which ones: "asked", "absent", "fresh", "numbers", "dicts" or "objects"; each kind holds other values."""
+    """Which ones: "asked", "absent", "fresh", "numbers", "dicts", "objects"; each kind holds other values."""
     asynchronous: bool = False
     files: bool = True
     """Whether FileBasedCache takes part."""
@@ -152,7 +152,9 @@ def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
             elif operation.files:
                 files_keys = SameKeys(stored_keys(50)) if operation.keys == "asked" else keys[operation.keys]
                 tasks.append(
-                    Task(name, compiled(operation.statement, {"cache": backend, **scope}), files_keys, limit=50)
+                    Task(
+                        name, compiled(operation.statement, {"cache": backend, **scope}), files_keys, limit=50
+                    )
                 )
         done = interleave(tasks, rounds=rounds, seconds_per_task=0.05, progress=step)
         cells[operation.name] = {name: ratio(task, done[BASELINE]) for name, task in done.items()}
@@ -165,7 +167,9 @@ def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
         backend = caches[f"{backend_name} full"]
         for key in stored_keys(ENTRIES):
             backend.set(key, scope["value"])
-        tasks.append(Task(backend_name, compile_loop("cache.set(key, value)", {"cache": backend, **scope}), fresh))
+        tasks.append(
+            Task(backend_name, compile_loop("cache.set(key, value)", {"cache": backend, **scope}), fresh)
+        )
     done = interleave(tasks, rounds=rounds)
     cells[name] = {each: ratio(task, done[BASELINE]) for each, task in done.items()}
     seconds[name] = done[BASELINE].best
@@ -196,10 +200,9 @@ def run(rounds: int = 15) -> None:
     body = f"""
 ## Django
 
-Against LocMemCache, `MAX_ENTRIES` four times the {ENTRIES:,} entries unless "full" (a third of the entries leaves
-LocMemCache then, one leaves QuickCache), `TIMEOUT` {TIMEOUT}, both with their default isolation: nobody can change a
-cached value by changing what it got. "aget" includes a turn of the event loop per key for nobody; LocMemCache's hops
-to a thread.
+Against LocMemCache, `MAX_ENTRIES` four times the {ENTRIES:,} entries unless "full" (then a third of the
+entries leaves LocMemCache, and one leaves QuickCache), `TIMEOUT` {TIMEOUT}. With both, nobody can change a
+cached value by changing what a get returned. LocMemCache's `aget` goes through a thread.
 
 {report.table(head, rows)}
 """

@@ -128,7 +128,9 @@ def _scope(app: Flask, cache: Cache) -> dict[str, Any]:
 
 def _within_request(statement: str, scope: dict[str, Any]) -> Any:
     """The request's context costs the same for both and is entered once per pass."""
-    loop = compile_loop(statement, {name: value for name, value in scope.items() if name not in ("app", "context")})
+    loop = compile_loop(
+        statement, {name: value for name, value in scope.items() if name not in ("app", "context")}
+    )
     app: Flask = scope["app"]
 
     def run(keys: Sequence[str]) -> None:
@@ -156,8 +158,9 @@ def run(rounds: int = 15) -> None:
     body = f"""
 ## Flask
 
-Against SimpleCache, both through Flask-Caching's own `Cache` (`CACHE_THRESHOLD` four times the {ENTRIES:,} entries unless
-"at the threshold", `CACHE_DEFAULT_TIMEOUT` {TIMEOUT}). What `Cache` itself costs is in both, and bounds the ratio.
+Against SimpleCache, both through Flask-Caching's own `Cache` (`CACHE_THRESHOLD` four times the {ENTRIES:,}
+entries unless "at the threshold", `CACHE_DEFAULT_TIMEOUT` {TIMEOUT}). What `Cache` itself costs is in both
+figures, and bounds the ratio.
 
 {report.table(("", "SimpleCache, µs", "QuickCache is faster", "budget", ""), rows)}
 """

@@ -17,9 +17,9 @@ SECTIONS = ("engine", "memory", "django", "flask", "hit-ratio")
 HEADER = """# Results
 
 Written by `make bench`; each section is replaced by its own next run. What is measured, how, and what the
-figures mean is in [`docs/performance.md`](../docs/performance.md). Only ratios within one table can be compared:
-they come from one process and one run. "3.5 (4.1)" is the fastest round over the baseline's fastest round, and
-in brackets the median of the ratios of all rounds where it is more than 10 % away.
+figures mean is in [`docs/performance.md`](../docs/performance.md). Only ratios within one table can be
+compared: they come from one process and one run. "3.5 (4.1)" is the fastest round over the baseline's fastest
+round, and in brackets the median of the ratios of all rounds where it is more than 10 % away.
 """
 
 

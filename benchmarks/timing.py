@@ -1,8 +1,8 @@
 """How everything here is timed.
 
 Noise on a shared machine only ever adds time, and it comes in bursts. So each contender runs once per round,
-the rounds rotate who goes first, and what is reported is a contender's fastest round over the baseline's fastest
-round; the median of the ratios within a round stands beside it wherever the two disagree.
+the rounds rotate who goes first, and what is reported is a contender's fastest round over the baseline's
+fastest round; the median of the ratios within a round stands beside it wherever the two disagree.
 """
 
 from __future__ import annotations
