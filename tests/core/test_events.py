@@ -65,7 +65,6 @@ def cache(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) ->
     )
     cache = QuickCache(config)
     cache.set("k", 1)
-    cache.save_to_disk()
     cache.set("old", 1, ttl_sec=1)
     clock.advance(2)
     return cache
@@ -114,7 +113,10 @@ SAYS: dict[str, tuple[Callable[[QuickCache], Any], Heard]] = {
     "delete_many": (lambda c: c.delete_many(["k", "x", "old"]), [(REMOVED, "k", EXPLICIT), OVERDUE]),
     "clear": (lambda c: c.clear(), [(REMOVED, "k", CLEARED), (REMOVED, "old", CLEARED)]),
     "cleanup": (lambda c: c.cleanup(), [OVERDUE]),
-    "load": (lambda c: c.load_from_disk(), [(REMOVED, "k", CLEARED), (REMOVED, "old", CLEARED)]),
+    "load": (
+        lambda c: (c.save_to_disk(), c.load_from_disk()),
+        [(REMOVED, "k", CLEARED), (REMOVED, "old", CLEARED)],
+    ),
     "save": (lambda c: c.save_to_disk(), []),
     "metrics": (lambda c: (c.metrics(), c.reset_metrics()), []),
     "eviction": (

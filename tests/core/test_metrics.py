@@ -59,7 +59,6 @@ def cache(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) ->
     )
     cache = QuickCache(config)
     cache.set("k", 1)
-    cache.save_to_disk()
     cache.set("old", 1, ttl_sec=1)
     clock.advance(2)
     cache.reset_metrics()
@@ -134,7 +133,7 @@ COUNTED: dict[str, tuple[Callable[[QuickCache], Any], dict[str, int]]] = {
         {"sets": 1, "expired_removals": 1, "evictions": 1},
     ),
     "save": (lambda c: c.save_to_disk(), {}),
-    "load": (lambda c: c.load_from_disk(), {}),
+    "load": (lambda c: (c.save_to_disk(), c.load_from_disk()), {}),
     "load, nothing there": (lambda c: fails(c.load_from_disk, "/x/y"), {}),
     "figures": (lambda c: (c.metrics(), c.get_metrics_snapshot(), c.save_metrics_to_disk()), {}),
 }
@@ -273,6 +272,7 @@ class TestResetting:
     def test_what_keeps_them(self, cache: QuickCache) -> None:
         """`clear`, `load` and `resize` change entries; they reset no counters."""
         cache.get("k")
+        cache.save_to_disk()
         for operation in (cache.load_from_disk, cache.clear, lambda: cache.resize(5)):
             operation()
             assert cache.metrics().hits == 1

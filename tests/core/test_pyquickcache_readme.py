@@ -122,6 +122,30 @@ class TestExamples:
         cache.load_from_disk()
         assert cache.get_many(values) == values
 
+    def test_serializer_with_properties(self, tmp_path: Path) -> None:
+        """Extension and mode may be properties, as its built-in serializers had them."""
+
+        class WithProperties(BaseSerializer):
+            @property
+            def extension(self):  # type: ignore[no-untyped-def]
+                return "txt"
+
+            @property
+            def is_binary(self):  # type: ignore[no-untyped-def]
+                return False
+
+            def serialize(self, data):  # type: ignore[no-untyped-def]
+                return str(data)
+
+            def deserialize(self, data):  # type: ignore[no-untyped-def]
+                return eval(data)
+
+        cache = QuickCache(QuickCacheConfig(serializer=WithProperties, storage_dir=tmp_path))
+        cache.set("a", (1,))
+        assert cache.save_to_disk().name == "cache_data.txt"
+        cache.load_from_disk()
+        assert cache.get("a") == (1,)
+
 
 class TestHooks:
     """What a policy of one's own gets to hear, and when."""
