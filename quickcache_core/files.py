@@ -56,6 +56,9 @@ class FileRules:
     def path(self, filepath: PathLike | None, *, timestamp: bool, now: float) -> Path:
         """Raises `ConfigError` if the name needs a directory and there is none."""
         directory = self.directory
+        if filepath is not None and os.fspath(filepath).startswith("~"):
+            # As storage_dir. A trailing separator means something, and Path would drop it.
+            filepath = os.path.expanduser(filepath)  # noqa: PTH111
         if directory is None:
             if filepath is None or Path(filepath).name == os.fspath(filepath):
                 raise ConfigError(
@@ -75,13 +78,21 @@ class FileRules:
 
     def newest(self, directory: PathLike | None) -> Path:
         """The file with the newest time in its name. Raises `FileNotFoundError`."""
-        plain = None if directory is None else Path(directory, self.filename).absolute()
-        name = self.path(plain, timestamp=False, now=0.0)
-        stamped = re.compile(re.escape(name.stem) + r"_\d{8}_\d{6}_\d{6}(_\d+)?" + re.escape(name.suffix))
-        found = sorted(path for path in name.parent.iterdir() if stamped.fullmatch(path.name))
+        name = self.path(_inside(directory), timestamp=False, now=0.0)
+        stem, suffix = re.escape(name.stem), re.escape(name.suffix)
+        stamped = re.compile(rf"{stem}_(\d{{8}}_\d{{6}}_\d{{6}})(?:_(\d+))?{suffix}")
+        files = name.parent.iterdir() if name.parent.is_dir() else ()
+        found = [
+            (match[1], int(match[2] or 0), path) for path in files if (match := stamped.fullmatch(path.name))
+        ]
         if not found:
             raise FileNotFoundError(f"no file {name.stem}_DATE_TIME{name.suffix} in {name.parent}")
-        return found[-1]
+        return max(found)[2]
+
+
+def _inside(directory: PathLike | None) -> str | None:
+    """A path that means the usual name in this directory, whatever is there."""
+    return None if directory is None else os.path.join(Path(directory).expanduser().absolute(), "")  # noqa: PTH118
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +120,7 @@ class CacheFiles:
             now = self.clock.wall()
             path = rules.path(filepath, timestamp=stamped, now=now)
             if records is None:
-                logger.warning(
-                    "The cache was made switched off: no snapshot is written to %s", path
-                )
+                logger.warning("The cache was made switched off: no snapshot is written to %s", path)
                 return path
             return write_snapshot(
                 path,
@@ -133,8 +142,7 @@ class CacheFiles:
 
     def backup(self, records: Iterable[Record] | None, directory: PathLike | None) -> Path:
         """Raises `CacheSaveError`."""
-        target = None if directory is None else Path(directory, self.snapshots.filename).absolute()
-        return self.save(records, target, timestamp=True)
+        return self.save(records, _inside(directory), timestamp=True)
 
     def load(self, filepath: PathLike | None, freeze: Callable[[Any], Any] | None) -> list[Record]:
         """Entries whose TTL has not ended, in their stored form. Raises `CacheLoadError`."""

@@ -108,7 +108,7 @@ def read_snapshot(
     allow_unsigned_pickle: bool = False,
     wall_now: float,
 ) -> list[SavedRecord]:
-    """The records of a snapshot that have not expired by `wall_now`.
+    """The records of a snapshot that have not expired by `wall_now`; their ends are in the reader's time.
 
     Raises `CacheLoadError` for every file that isn't exactly what `write_snapshot` wrote. The serializer sees
     the data only after checksum and signature were found right. With a signer, files without a signature are
@@ -122,7 +122,10 @@ def read_snapshot(
         _check_serializer(header, serializer)
         _check_signature(header, digest, serializer, signer, allow_unsigned_pickle)
         rows = _deserialized(header, payload, serializer)
-        return [(key, value, end) for key, value, end in rows if end is None or end > wall_now]
+        # A clock that stood later when the file was written must not lengthen anybody's life.
+        ahead = max(header["created_at"] - wall_now, 0.0)
+        ends = [(key, value, None if end is None else end - ahead) for key, value, end in rows]
+        return [(key, value, end) for key, value, end in ends if end is None or end > wall_now]
     except (OSError, ValueError, QuickCacheError) as error:
         raise CacheLoadError(path, error) from error
 

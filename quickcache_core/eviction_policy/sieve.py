@@ -21,6 +21,9 @@ class SieveEvictionPolicy(EvictionPolicy):
         self._behind = EntryQueue()
 
     def insert(self, entry: Entry) -> None:
+        if not self._ahead.live:
+            # The hand has passed the newest entry: it goes on at the oldest, not at the newcomer.
+            self._ahead, self._behind = self._behind, self._ahead
         self._ahead.append(entry)
 
     def remove(self, entry: Entry) -> None:

@@ -111,18 +111,30 @@ class MemoryStore(Store):
         return records
 
     def expired_size(self) -> int:
-        now = self._now()
-        with self.lock:
-            return sum(len(expired) for expired in self._population.deadlines.expired_chunks(now))
+        chunks = self._population.deadlines.expired_chunks(self._now())
+        count = 0
+        while True:
+            with self.lock:
+                expired = next(chunks, None)
+            if expired is None:
+                return count
+            count += len(expired)
 
     def _hit(self, entry: Entry) -> None:
         lock = self.lock
         lock.acquire()
+        if lock.busy:
+            lock.release()
+            return
+        lock.busy = True
         try:
-            if not lock.busy and self._table.entries.get(entry.key) is entry:
+            if self._table.entries.get(entry.key) is entry:
                 self._population.policy.access(entry)
         finally:
+            lock.busy = False
             lock.release()
+        if lock.postponed:
+            self.finish()
 
     def _get_stale(self, key: str, default: Any) -> Any:
         """Answer a get that found an entry past its deadline."""
@@ -392,7 +404,10 @@ class MemoryStore(Store):
     def sweep(self) -> int:
         count = 0
         while self._population.deadlines.next_due <= self._now():
-            count += self._expire_chunk()
+            left = self._expire_chunk()
+            if left is None:
+                return count
+            count += left
             # Gives others a chance at the lock.
             time.sleep(0)
         # What has expired within the present tick of the wheel.
@@ -403,8 +418,11 @@ class MemoryStore(Store):
             time.sleep(0)
         return count
 
-    @exclusive(lambda self: 0, postpone=False)
-    def _expire_chunk(self) -> tuple[int, Any]:
+    def _expire_none(self) -> int | None:
+        return None
+
+    @exclusive(_expire_none, postpone=False)
+    def _expire_chunk(self) -> tuple[int | None, Any]:
         garbage = self._population.expire_chunk(self._now())
         return len(garbage), garbage
 
@@ -465,13 +483,13 @@ class MemoryStore(Store):
                 lock.busy = True
                 try:
                     _garbage = population.evict_debt()
+                    removals, postponed = population.removals, lock.postponed
+                    if population.removals:
+                        population.removals = []
+                    lock.postponed = []
+                    population.unfinished = population.debt > 0
                 finally:
                     lock.busy = False
-                removals, postponed = population.removals, lock.postponed
-                if population.removals:
-                    population.removals = []
-                lock.postponed = []
-                population.unfinished = population.debt > 0
             for key, cause in removals or ():
                 for listener in self._listeners:
                     listener(key, cause)
