@@ -42,6 +42,9 @@ HUGE = 10**400
 class Unhashable:
     __hash__ = None  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        return "Unhashable()"
+
 
 class FailsToStart(LRUEvictionPolicy):
     def __init__(self) -> None:
@@ -323,7 +326,7 @@ def good_calls(
     }
 
 
-NO_KEYS = [None, 5, 1.5, True, b"k", ("k",), ["k"], {"k": 1}, Unhashable(), object(), NAN]
+NO_KEYS = [None, 5, 1.5, True, b"k", ("k",), ["k"], {"k": 1}, Unhashable(), ..., NAN]
 KEY = (InvalidKey, NO_KEYS, "key=.*: keys are strings, this is .*; pass str")
 NO_KEY_LISTS = [None, 5, "abc", b"abc", object()]
 KEYS = (TypeError, NO_KEY_LISTS, "keys=.*: give a list")
