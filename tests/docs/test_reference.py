@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
-from quickcache_flask.cli import quickcache as flask_group
 
 from quickcache_core import QuickCacheConfig
+from quickcache_flask.cli import quickcache as flask_group
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
