@@ -107,8 +107,8 @@ class QuickCache(BaseCache):
         # No subclasses of str: the key function formats with "%s", where an enum's member gives its name.
         if version is None and head is not None and key.__class__ is str:
             full = head + key
-            # Only what Django may want to warn about goes the slow way. "é" does, and gets no warning there.
-            if len(full) > _LONGEST_KEY or " " in full or not (full.isascii() and full.isprintable()):
+            # What Django would warn about: no character that it minds but the space is printable.
+            if len(full) > _LONGEST_KEY or " " in full or not full.isprintable():
                 self.validate_key(full)
             return full
         return self.make_and_validate_key(key, version)
@@ -122,7 +122,6 @@ class QuickCache(BaseCache):
                 len(full) == len(keys)
                 and (len(text) <= _LONGEST_KEY or max(map(len, full)) <= _LONGEST_KEY)
                 and " " not in text
-                and text.isascii()
                 and text.isprintable()
             ):
                 return full
@@ -138,7 +137,7 @@ class QuickCache(BaseCache):
         head = self._head
         if version is None and head is not None and key.__class__ is str:
             full = head + key
-            if len(full) > _LONGEST_KEY or " " in full or not (full.isascii() and full.isprintable()):
+            if len(full) > _LONGEST_KEY or " " in full or not full.isprintable():
                 self.validate_key(full)
         else:
             full = self.make_and_validate_key(key, version)
@@ -152,7 +151,7 @@ class QuickCache(BaseCache):
         head = self._head
         if version is None and head is not None and key.__class__ is str:
             full = head + key
-            if len(full) > _LONGEST_KEY or " " in full or not (full.isascii() and full.isprintable()):
+            if len(full) > _LONGEST_KEY or " " in full or not full.isprintable():
                 self.validate_key(full)
         else:
             full = self.make_and_validate_key(key, version)

@@ -38,13 +38,13 @@ def test_49_entries(make_cache: Any, options: dict[str, Any], left: int) -> None
     assert fill(make_cache(options=options), 49) == left
 
 
-@pytest.mark.parametrize("frequency", [2, 3, 7, 49])
+@pytest.mark.parametrize("frequency", [0, 1, 2, 3, 7, 49])
 def test_cull_frequency_is_exact(make_cache: Any, frequency: int) -> None:
-    """One in N leaves, for every N: no share is lost to the rounding of floats."""
+    """One in N leaves, for every N: no share is lost to the rounding of floats. 0: all of them."""
     cache = make_cache(options={"MAX_ENTRIES": 49, "CULL_FREQUENCY": frequency})
     assert fill(cache, 49) == 49
     cache.set("more", 1)
-    assert len(cache.engine) == 49 - 49 // frequency + 1
+    assert len(cache.engine) == 49 - 49 // (frequency or 1) + 1
 
 
 def test_old_spelling_beside_backend(make_cache: Any) -> None:

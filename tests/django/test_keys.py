@@ -156,6 +156,7 @@ def test_changed_on_the_object(cache: QuickCache, name: str) -> None:
             assert expected[name] in cache.engine
     cache.set("after", 1)
     assert ":1:after" in cache.engine
+    assert cache._head == ":1:", "keys are still made the slow way"
 
 
 def test_overridden_in_a_subclass(location: str) -> None:
@@ -174,6 +175,23 @@ def test_overridden_in_a_subclass(location: str) -> None:
         operation(cache, "a b")
     assert set(seen) == {"careful:a b", "careful:fine"}
     assert list(cache.engine.keys()) == []
+
+
+@pytest.mark.parametrize("name", ["make_key", "make_and_validate_key"])
+def test_only_one_method_overridden(location: str, name: str) -> None:
+    """Each of the methods that make keys is honoured on its own."""
+
+    def own(self: QuickCache, key: Any, version: int | None = None) -> str:
+        return f"own:{key}"
+
+    cache = type("Own", (QuickCache,), {name: own})(location, {})
+    for _, operation in OPERATIONS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CacheKeyWarning)
+            operation(cache, "k")
+        assert all(key.startswith("own:") for key in cache.engine)
+    cache.set("k", 1)
+    assert list(cache.engine.keys()) == ["own:k"]
 
 
 def test_key_that_a_subclass_forbids(location: str) -> None:

@@ -160,6 +160,8 @@ def test_get_or_set_goes_through_add(cache: QuickCache) -> None:
         return "ours"
 
     assert cache.get_or_set("k", faster) == "theirs"
+    cache.delete("k")
+    assert asyncio.run(cache.aget_or_set("k", faster)) == "theirs"
 
 
 def test_get_or_set_callable(cache: QuickCache) -> None:
