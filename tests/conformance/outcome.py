@@ -37,7 +37,9 @@ class Outcome:
         ]
         lines += [f"  FAILED {test}" for test in self.failed]
         lines += [f"  PROBLEM {problem}" for problem in self.problems]
-        lines += [f"  skipped {count}: {reason}" for reason, count in Counter(self.skipped.values()).most_common()]
+        lines += [
+            f"  skipped {count}: {reason}" for reason, count in Counter(self.skipped.values()).most_common()
+        ]
         lines += [f"  changed {test}: {why}" for test, why in self.changed.items()]
         lines += [f"  left out {group}: {why}" for group, why in self.left_out.items()]
         return "\n".join(lines)
