@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -156,7 +157,8 @@ def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
                         name, compiled(operation.statement, {"cache": backend, **scope}), files_keys, limit=50
                     )
                 )
-        done = interleave(tasks, rounds=rounds, seconds_per_task=0.05, progress=step)
+        clock = time.perf_counter if operation.asynchronous else time.process_time
+        done = interleave(tasks, rounds=rounds, seconds_per_task=0.05, clock=clock, progress=step)
         cells[operation.name] = {name: ratio(task, done[BASELINE]) for name, task in done.items()}
         seconds[operation.name] = done[BASELINE].best
 

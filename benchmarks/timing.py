@@ -82,13 +82,14 @@ def interleave(
     *,
     rounds: int = 15,
     seconds_per_task: float = 0.1,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.process_time,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Task]:
     """Runs every task once per round; the tasks come back by name, with their times.
 
     `rounds` is at least `MIN_ROUNDS`. A task that would need more than `seconds_per_task` for all the keys of
-    a round gets fewer of them.
+    a round gets fewer of them. The `clock` counts the processor's time by default, all threads together, since
+    others may be at work on the machine. What waits for another thread needs `time.perf_counter`.
     """
     touch = compile_loop("hash(key)", {})
     empty = Task(EMPTY, compile_loop("pass", {}), tasks[0].keys)
