@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from quickcache_core.errors import ConfigError, QuickCacheError
+from quickcache_core.errors import ConfigError
 
 __all__ = ["Registry", "eviction_policies", "serializers"]
 
@@ -75,14 +75,15 @@ class Registry:
         """An instance of what `spec` means. An instance is returned as it is."""
         if self._base is not object and isinstance(spec, self._base):
             return spec
+        field = field or self._field
         cls = self.resolve(spec, field=field)
         try:
             return cls()
-        except QuickCacheError:
-            raise
+        except ConfigError as error:
+            raise ConfigError(field, spec, error.remedy) from error
         except Exception as error:
             raise ConfigError(
-                field or self._field,
+                field,
                 spec,
                 f"{_path(cls)}() failed ({type(error).__name__}: {error}); give one that needs no arguments, "
                 "or pass a finished instance where the setting takes one",

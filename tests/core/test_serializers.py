@@ -181,8 +181,10 @@ class TestMissingMsgspec:
     def test_install_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without msgspec, making the serializer says how to install it; naming the others works."""
         monkeypatch.setitem(sys.modules, "msgspec", None)
-        with pytest.raises(ConfigError, match=r'pip install "quickcache-web\[msgpack\]"'):
-            serializers.create("msgpack")
+        with pytest.raises(ConfigError) as caught:
+            serializers.create("msgpack", field="metrics_serializer")
+        assert caught.value.field == "metrics_serializer"
+        assert caught.value.remedy == 'needs msgspec: pip install "quickcache-web[msgpack]"'
         serializers.create("json")
 
 
