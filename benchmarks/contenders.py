@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from quickcache_core import NEVER, QuickCache, QuickCacheConfig
 
@@ -56,7 +56,7 @@ OURS = "QuickCache s3fifo"
 BASELINE = "raw dict"
 
 
-def quickcache(policy: str, isolation: str = "share") -> Contender:
+def quickcache(policy: str, isolation: Literal["share", "auto"] = "share") -> Contender:
     def make(capacity: int, ttl: float | None) -> Scope:
         config = QuickCacheConfig(
             max_size=capacity,

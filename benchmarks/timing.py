@@ -88,7 +88,7 @@ def interleave(
     """Runs every task once per round; the tasks come back by name, with their times.
 
     `rounds` is at least `MIN_ROUNDS`. A task that would need more than `seconds_per_task` for all the keys of
-    a round gets fewer of them. The `clock` counts the processor's time by default, all threads together, since
+    a round gets fewer of them. The `clock` counts the processor's time by default, all threads together, as
     others may be at work on the machine. What waits for another thread needs `time.perf_counter`.
     """
     touch = compile_loop("hash(key)", {})
