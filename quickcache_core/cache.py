@@ -637,6 +637,8 @@ class QuickCache:
         return value
 
     def _announce(self, kind: EventKind, key: str) -> None:
+        if kind is EventKind.SET and self._times_off:
+            return
         for subscription in self._subscriptions.get(kind, ()):
             subscription.tell(CacheEvent(kind, key))
 

@@ -130,10 +130,8 @@ class QuickCacheConfig:
         for name in ("serializer", "metrics_serializer"):
             _check_serializer(name, getattr(self, name))
         _store_name(self.location)
-        if isinstance(self.immutable_types, Iterable):
-            self._set("immutable_types", tuple(self.immutable_types))
-        for mode in (self.isolation, "auto"):
-            freezer(mode, serializers.create(self.serializer), self.immutable_types)
+        self._set("immutable_types", _types(self.immutable_types))
+        freezer(self.isolation, serializers.create(self.serializer))
         for name in ("storage_dir", "metrics_storage_dir"):
             self._set(name, checks.directory(name, getattr(self, name)))
         for name in ("filename", "metrics_filename"):
@@ -184,9 +182,14 @@ class QuickCacheConfig:
             freeze=freezer(self.isolation, serializer, self.immutable_types),
             files=CacheFiles(
                 snapshots=FileRules(
-                    _as_path(self.storage_dir), self.filename, self.cache_timestamps, serializer
+                    "storage_dir",
+                    _as_path(self.storage_dir),
+                    self.filename,
+                    self.cache_timestamps,
+                    serializer,
                 ),
                 metrics=FileRules(
+                    "metrics_storage_dir",
                     _as_path(self.metrics_storage_dir),
                     self.metrics_filename,
                     self.cache_metrics_timestamps,
@@ -280,6 +283,13 @@ def _check_serializer(name: str, value: object) -> None:
         raise ConfigError(name, value, f"its extension is {extension!r}; give it one such as 'json'")
     if not isinstance(getattr(serializer, "is_binary", None), bool):
         raise ConfigError(name, value, "its is_binary is no bool; say whether serialize returns bytes")
+
+
+def _types(value: Any) -> tuple[type, ...]:
+    types = tuple(value) if isinstance(value, Iterable) else (value,)
+    if isinstance(value, str | bytes | type) or not all(isinstance(one, type) for one in types):
+        raise ConfigError("immutable_types", value, "give a tuple of types")
+    return types
 
 
 def _fallbacks(value: Sequence[str | bytes]) -> tuple[str | bytes, ...]:

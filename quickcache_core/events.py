@@ -62,12 +62,10 @@ class Subscription:
     def tell(self, event: CacheEvent) -> None:
         try:
             self._listener(event)
-        except Exception:
-            level = logging.DEBUG if self._has_failed else logging.ERROR
-            self._has_failed = True
-            logger.log(
-                level,
-                "Listener %r failed; the cache goes on, and logs more at DEBUG",
-                self._listener,
-                exc_info=True,
-            )
+        except Exception as error:
+            # The type only: messages and tracebacks may show keys, which have no place above DEBUG.
+            if not self._has_failed:
+                self._has_failed = True
+                kind = type(error).__name__
+                logger.error("Listener %r failed (%s); more at DEBUG", self._listener, kind)
+            logger.debug("How the listener failed", exc_info=error)

@@ -47,6 +47,8 @@ def check_flag(name: str, value: object) -> None:
 class FileRules:
     """Where files of one kind go unless the caller says otherwise."""
 
+    setting: str
+    """What `directory` is called in the configuration."""
     directory: Path | None
     """None: there is no home directory to have a default in."""
     filename: str
@@ -62,7 +64,7 @@ class FileRules:
         if directory is None:
             if filepath is None or Path(filepath).name == os.fspath(filepath):
                 raise ConfigError(
-                    "storage_dir",
+                    self.setting,
                     None,
                     "this user has no home directory; set a directory, or give a full path",
                 )

@@ -137,11 +137,13 @@ class BaseEvictionPolicy(EvictionPolicy):
             self._report(f"{hook.__name__} failed", error)
 
     def _report(self, what: str, error: Exception) -> None:
-        # A wrong policy must not fail the user's write, nor let the cache grow, nor flood the log.
-        level = logging.DEBUG if self._has_failed else logging.ERROR
-        self._has_failed = True
-        name = type(self).__name__
-        logger.log(level, "%s.%s; the cache goes on, and logs more at DEBUG", name, what, exc_info=error)
+        # A wrong policy must not fail the user's write, nor let the cache grow, nor flood the log. The type
+        # only: messages and tracebacks may show keys, which have no place above DEBUG.
+        if not self._has_failed:
+            self._has_failed = True
+            name, kind = type(self).__name__, type(error).__name__
+            logger.error("%s.%s (%s); the cache goes on, more at DEBUG", name, what, kind)
+        logger.debug("How the policy failed", exc_info=error)
 
 
 eviction_policies.accepts(EvictionPolicy)

@@ -33,7 +33,8 @@ class Counters:
     """Operations that the store could not carry out. Always 0 in scope `memory`."""
     peak_total_keys: int
     peak_valid_keys: int
-    """Most entries that weren't expired, as seen whenever expired ones left and at each snapshot."""
+    """Most entries that weren't expired, as seen when entries come while none is due, leave, or are counted.
+    """
 
     def __init__(self) -> None:
         self.reset(0)

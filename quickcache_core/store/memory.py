@@ -379,6 +379,7 @@ class MemoryStore(Store):
         return (count, old), None
 
     def shrink(self, bounds: Bounds) -> None:
+        self.sweep()
         while self._shrink_slice(bounds):
             pass
 
@@ -483,21 +484,24 @@ class MemoryStore(Store):
                 lock.busy = True
                 try:
                     _garbage = population.evict_debt()
-                    removals, postponed = population.removals, lock.postponed
-                    if population.removals:
+                    removals, postponed = population.removals or (), lock.postponed
+                    if removals:
                         population.removals = []
                     lock.postponed = []
                     population.unfinished = population.debt > 0
                 finally:
                     lock.busy = False
-            for key, cause in removals or ():
+            for key, cause in removals:
                 for listener in self._listeners:
                     listener(key, cause)
             for call in postponed:
                 try:
                     call()
-                except Exception:
-                    logger.exception("A write by a finaliser failed; the cache goes on")
+                except Exception as error:
+                    logger.error(
+                        "A write by a finaliser failed (%s); the cache goes on", type(error).__name__
+                    )
+                    logger.debug("How it failed", exc_info=error)
 
     # Forks
 

@@ -16,7 +16,7 @@ class NamedStores:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stores: dict[str, tuple[type, object, MemoryStore]] = {}
 
     def get(self, name: str, policy: type, given: object, make: Callable[[], MemoryStore]) -> MemoryStore:
@@ -26,7 +26,9 @@ class NamedStores:
         """
         with self._lock:
             if name not in self._stores:
-                self._stores[name] = policy, given, make()
+                # Reentrant, and asked again: making a store may run a finaliser that makes the same one.
+                fresh = policy, given, make()
+                self._stores.setdefault(name, fresh)
             made_with, as_given, store = self._stores[name]
         if made_with is not policy:
             raise ConfigError(
@@ -43,7 +45,7 @@ class NamedStores:
             self._stores.clear()
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 named_stores = NamedStores()

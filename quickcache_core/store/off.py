@@ -64,7 +64,7 @@ class OffStore(Store):
         return self.remove(key), None
 
     def touch(self, key: str, ttl: float) -> Presence:
-        return Presence.ABSENT
+        return self.remove(key)
 
     def remaining(self, key: str) -> tuple[Presence, float]:
         return Presence.ABSENT, 0.0

@@ -128,6 +128,8 @@ class Population:
                 garbage = garbage, self._make_room(bounds, now)
         elif size >= counters.peak_total_keys:
             counters.peak_total_keys = size + 1
+            if now < deadlines.next_due:
+                counters.peak_valid_keys = size + 1
         # As Entry(key, value, deadline), at a third of the cost.
         entry = new_entry(Entry)
         entry.key = key
