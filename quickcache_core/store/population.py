@@ -208,7 +208,9 @@ class Population:
                 counters.expired_removals += 1
             else:
                 counters.manual_deletions += 1
-                counters.peak_valid_keys = max(counters.peak_valid_keys, len(self.entries) + 1)
+                size = len(self.entries)
+                if size >= counters.peak_valid_keys:
+                    counters.peak_valid_keys = size + 1
             self.policy.remove(entry)
         if self.removals is not None:
             self._log(entry.key, cause)
@@ -235,8 +237,9 @@ class Population:
 
     def note_valid(self) -> None:
         """Expired entries have left: see whether there never were as many live ones."""
-        counters = self.counters
-        counters.peak_valid_keys = max(counters.peak_valid_keys, len(self.entries))
+        size = len(self.entries)
+        if size > self.counters.peak_valid_keys:
+            self.counters.peak_valid_keys = size
 
     def _make_room(self, bounds: Bounds, now: float) -> Any:
         """Bring the table below its bound: expired entries first, then as the policy says."""

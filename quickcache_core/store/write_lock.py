@@ -61,9 +61,10 @@ def exclusive(
     def decorate(method: Callable[Concatenate[L, P], tuple[R, Any]]) -> Callable[Concatenate[L, P], R]:
         def run(self: L, /, *args: P.args, **kwargs: P.kwargs) -> R:
             lock = self.lock
-            lock.acquire()
+            acquire, release = lock.acquire, lock.release
+            acquire()
             if lock.busy:
-                lock.release()
+                release()
                 if postpone:
                     lock.postponed.append(functools.partial(run, self, *args, **kwargs))
                 return answer(self, *args, **kwargs)
@@ -72,7 +73,7 @@ def exclusive(
                 result, _garbage = method(self, *args, **kwargs)
             finally:
                 lock.busy = False
-                lock.release()
+                release()
             self.finish()
             return result
 
