@@ -393,11 +393,11 @@ class TestTheWholeCache:
 
     def test_keys_by_prefix(self, cache: QuickCache, clock: ManualClock) -> None:
         """Live keys that begin with the prefix; all of them without one."""
-        cache.set_many({"user:1": 1, "user:2": 2, "page:1": 3})
+        cache.set_many({"user:1": 1, "user:2": 2, "page:1": 3, "my user:3": 4})
         expire(cache, clock, "user:old")
         assert sorted(cache.keys("user:")) == ["user:1", "user:2"]
         assert sorted(cache.keys(prefix="page")) == ["page:1"]
-        assert sorted(cache.keys()) == sorted(cache) == ["page:1", "user:1", "user:2"]
+        assert sorted(cache.keys()) == sorted(cache) == ["my user:3", "page:1", "user:1", "user:2"]
         assert list(cache.keys("x")) == []
 
     def test_keys_while_the_cache_changes(self, cache: QuickCache) -> None:
@@ -492,6 +492,14 @@ class TestTheWholeCache:
         cache.set("new", 1)
         assert len(cache) == left
         assert "new" in cache
+
+    @pytest.mark.parametrize(("size", "frequency"), [(98, 49), (186, 93), (30, 3), (100, 7)])
+    def test_cull_frequency(self, clock: ManualClock, size: int, frequency: int) -> None:
+        """A share of 1/n lets exactly one n-th go, although floats can't hold most of these shares."""
+        cache = QuickCache(QuickCacheConfig(max_size=size, cull_fraction=1 / frequency, clock=clock))
+        cache.set_many({str(number): number for number in range(size)})
+        cache.set("new", 1)
+        assert len(cache) == size - size // frequency + 1
 
     def test_representation(self, cache: QuickCache) -> None:
         """`repr` says what matters and shows no values."""
@@ -628,7 +636,11 @@ class TestDurations:
         assert cache.ttl("k") is None
 
     @pytest.mark.parametrize("operation", WRITES)
-    @pytest.mark.parametrize("ttl", NO_TTLS, ids=repr)
+    @pytest.mark.parametrize(
+        "ttl",
+        NO_TTLS,
+        ids=lambda ttl: f"{type(ttl).__name__} {str(ttl)[:12]}" if type(ttl) is not object else "object",
+    )
     def test_everything_else(self, clock: ManualClock, operation: str, ttl: Any) -> None:
         """Zero, negative, not finite, no duration: InvalidTTL with the evidence, and nothing is stored."""
         cache = QuickCache(QuickCacheConfig(clock=clock, default_ttl=60))

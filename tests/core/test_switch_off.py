@@ -66,7 +66,15 @@ ANSWERS: dict[str, tuple[Callable[[QuickCache], Any], Any]] = {
     "resize": (lambda c: c.resize(5), None),
 }
 CHANGES = ("set", "set_many", "add", "update", "delete", "delete, missing fine", "delete_many", "pop")
-CHANGES += ("pop with a default", "incr", "incr, initial", "decr, initial", "clear")
+CHANGES += (
+    "pop with a default",
+    "touch",
+    "touch, missing fine",
+    "incr",
+    "incr, initial",
+    "decr, initial",
+    "clear",
+)
 
 
 class TestForAWhile:
