@@ -67,5 +67,5 @@ class Subscription:
             if not self._has_failed:
                 self._has_failed = True
                 kind = type(error).__name__
-                logger.error("Listener %r failed (%s); more at DEBUG", self._listener, kind)
+                logger.error("Listener %r failed (%s); the cache goes on", self._listener, kind)
             logger.debug("How the listener failed", exc_info=error)

@@ -126,7 +126,10 @@ def read_snapshot(
         ahead = max(header["created_at"] - wall_now, 0.0)
         ends = [(key, value, None if end is None else end - ahead) for key, value, end in rows]
         return [(key, value, end) for key, value, end in ends if end is None or end > wall_now]
-    except (OSError, ValueError, QuickCacheError) as error:
+    except OSError as error:
+        reason = f"{error}; save_to_disk writes such a file, check its name and permissions"
+        raise CacheLoadError(path, reason) from error
+    except (ValueError, QuickCacheError) as error:
         raise CacheLoadError(path, error) from error
 
 
@@ -143,6 +146,9 @@ def write_metrics(
         return write_atomically(
             path, _as_bytes(serializer, serializer.serialize_for_people(dict(figures))), overwrite=overwrite
         )
+    except OSError as error:
+        reason = f"{error}; check name, space and permissions of the directory"
+        raise CacheMetricsSaveError(path, reason) from error
     # Any exception: the serializer may be the user's.
     except Exception as error:
         raise CacheMetricsSaveError(path, error) from error

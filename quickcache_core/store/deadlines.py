@@ -29,12 +29,14 @@ class Bucket:
 class Chunk:
     """At most `_CHUNK_SIZE` entries of one bucket; an entry that left is replaced by None."""
 
-    __slots__ = ("bucket", "entries", "gone", "place")
+    __slots__ = ("bucket", "entries", "gone", "limit", "place")
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
         self.entries: list[Entry | None] = []
         self.gone = 0
+        self.limit = _SPARSE
+        """So many may be gone before the rest moves on."""
         self.place = len(bucket.chunks)
         """Index in `bucket.chunks`."""
 
@@ -86,7 +88,7 @@ class Deadlines:
         chunk: Chunk = entry.chunk
         chunk.entries[entry.index] = None
         chunk.gone += 1
-        if chunk.gone >= _SPARSE:
+        if chunk.gone >= chunk.limit:
             self._thin_out(chunk)
 
     def take_expired(self, now: float) -> list[Entry]:
@@ -166,6 +168,8 @@ class Deadlines:
         if last is not chunk:
             bucket.chunks[chunk.place] = last
             last.place = chunk.place
+            # No longer the last, it may have been begun only, and will take no more.
+            last.limit = max(1, len(last.entries) * 3 // 4)
         for entry in chunk.entries:
             if entry is not None:
                 if not bucket.chunks or len(bucket.chunks[-1].entries) >= _CHUNK_SIZE:
