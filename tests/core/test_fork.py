@@ -522,12 +522,13 @@ def test_multiprocessing(cache: QuickCache) -> None:
 
 FORK_IN_SECRET = """
 import ctypes, faulthandler, os, sys, time
-from quickcache_core import QuickCache, QuickCacheConfig
+from quickcache_core import NEVER, QuickCache, QuickCacheConfig
 from quickcache_core.maintenance import maintenance
 faulthandler.dump_traceback_later(30, exit=True)
 cache = QuickCache(QuickCacheConfig(cleanup_interval=0.02))
-cache.set("k", 1, 100.0)
+cache.set("k", 1, NEVER)
 if sys.argv[1] == "used":
+    # And the thread is asleep by then: nobody can help who forks in secret while a thread begins.
     cache.set("short", 1, 0.01)
     time.sleep(0.2)
 child = ctypes.PyDLL(None).fork()
