@@ -12,7 +12,7 @@ _TICKS_PER_SECOND = 16
 _FINE_BITS = 6
 """A bucket spans at most 1/32 of the time that was left when its entries came in."""
 _CHUNK_SIZE = 256
-_SPARSE = 192
+_SPARSE = 176
 _FARTHEST = 1e30
 """Seconds; deadlines beyond it count as this one, since larger floats have no integer."""
 
@@ -169,7 +169,7 @@ class Deadlines:
             bucket.chunks[chunk.place] = last
             last.place = chunk.place
             # No longer the last, it may have been begun only, and will take no more.
-            last.limit = max(1, len(last.entries) * 3 // 4)
+            last.limit = max(1, len(last.entries) * 2 // 3)
         for entry in chunk.entries:
             if entry is not None:
                 if not bucket.chunks or len(bucket.chunks[-1].entries) >= _CHUNK_SIZE:
