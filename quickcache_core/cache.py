@@ -586,6 +586,9 @@ class QuickCache:
     async def arestore(self, path: str | os.PathLike[str]) -> None:
         await asyncio.to_thread(self.restore, path)
 
+    async def ametrics(self) -> MetricsSnapshot:
+        return self.metrics()
+
     async def aget_metrics_snapshot(self) -> dict[str, int | float]:
         return self.get_metrics_snapshot()
 

@@ -163,18 +163,23 @@ class Deadlines:
     def _thin_out(self, chunk: Chunk) -> None:
         """Give up a sparse chunk: the last one of its bucket takes its place, its survivors go to the end."""
         bucket = chunk.bucket
-        self._forget_recent(chunk)
-        last = bucket.chunks.pop()
-        if last is not chunk:
-            bucket.chunks[chunk.place] = last
-            last.place = chunk.place
-            # No longer the last, it may have been begun only, and will take no more.
-            last.limit = max(1, len(last.entries) * 2 // 3)
-        for entry in chunk.entries:
-            if entry is not None:
-                if not bucket.chunks or len(bucket.chunks[-1].entries) >= _CHUNK_SIZE:
-                    bucket.chunks.append(Chunk(bucket))
-                end = bucket.chunks[-1]
-                entry.chunk = end
-                entry.index = len(end.entries)
-                end.entries.append(entry)
+        sparse = [chunk]
+        while sparse:
+            chunk = sparse.pop()
+            self._forget_recent(chunk)
+            last = bucket.chunks.pop()
+            if last is not chunk:
+                bucket.chunks[chunk.place] = last
+                last.place = chunk.place
+                # No longer the last, it takes no more: what is full is measured by what is in it.
+                last.limit = max(1, len(last.entries) * 2 // 3)
+                if last.gone >= last.limit:
+                    sparse.append(last)
+            for entry in chunk.entries:
+                if entry is not None:
+                    if not bucket.chunks or len(bucket.chunks[-1].entries) >= _CHUNK_SIZE:
+                        bucket.chunks.append(Chunk(bucket))
+                    end = bucket.chunks[-1]
+                    entry.chunk = end
+                    entry.index = len(end.entries)
+                    end.entries.append(entry)
