@@ -94,7 +94,7 @@ class QuickCache:
         self._dismiss = parts.dismiss
         self._made_enabled = parts.enabled
         self._times_off = 0 if parts.enabled else 1
-        self._subscriptions: dict[EventKind, tuple[Subscription, ...]] = {}
+        self._subscriptions: tuple[Subscription, ...] = ()
         self._bind()
 
     def _bind(self) -> None:
@@ -102,7 +102,7 @@ class QuickCache:
         store: Store = OffStore(self._real_store) if self._times_off else self._real_store
         self._store = store
         self._put = store.put
-        heard = EventKind.HIT in self._subscriptions or EventKind.MISS in self._subscriptions
+        heard = any(one.kinds & {EventKind.HIT, EventKind.MISS} for one in self._subscriptions)
         self._get = self._heard_get if heard else store.get
         if type(self).get is QuickCache.get:
             # Found on the instance before the method of the class: a hit is one call, into the hot table.
@@ -438,32 +438,23 @@ class QuickCache:
         use the cache. One that raises is logged, and neither the operation nor other listeners take notice.
         Listening to hits or misses makes every get slower.
         """
-        if not callable(listener):
-            raise TypeError(f"listener={listener!r}: give a function of one event")
-        chosen = _kinds(kinds)
-        subscription = Subscription(listener)
+        subscription = Subscription(listener, kinds)
         stop_removals: Callable[[], None] | None = None
-        if EventKind.REMOVED in chosen:
+        if EventKind.REMOVED in subscription.kinds:
 
             def removed(key: str, cause: RemovalCause) -> None:
                 subscription.tell(CacheEvent(EventKind.REMOVED, key, cause))
 
             stop_removals = self._real_store.subscribe(removed)
         with self._real_store.lock:
-            for kind in chosen - {EventKind.REMOVED}:
-                others = self._subscriptions.get(kind, ())
-                self._subscriptions = {**self._subscriptions, kind: (*others, subscription)}
+            self._subscriptions = (*self._subscriptions, subscription)
             self._bind()
 
         def unsubscribe() -> None:
             if stop_removals is not None:
                 stop_removals()
             with self._real_store.lock:
-                left = {
-                    kind: tuple(one for one in subscriptions if one is not subscription)
-                    for kind, subscriptions in self._subscriptions.items()
-                }
-                self._subscriptions = {kind: some for kind, some in left.items() if some}
+                self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
                 self._bind()
 
         return unsubscribe
@@ -642,14 +633,12 @@ class QuickCache:
     def _announce(self, kind: EventKind, key: str) -> None:
         if kind is EventKind.SET and self._times_off:
             return
-        for subscription in self._subscriptions.get(kind, ()):
-            subscription.tell(CacheEvent(kind, key))
+        for subscription in self._subscriptions:
+            if kind in subscription.kinds:
+                subscription.tell(CacheEvent(kind, key))
 
     def _records(self) -> list[Record] | None:
-        """What a snapshot is made of;
-
-        None if the cache was made switched off, and nothing is to be written.
-        """
+        """What a snapshot is made of. None if the cache was made switched off: nothing is to be written."""
         return self._store.records() if self._made_enabled else None
 
     def _switch(self, times: int) -> None:
@@ -660,15 +649,6 @@ class QuickCache:
 
 def _raise_miss(key: str, presence: Presence) -> NoReturn:
     raise KeyExpired(key) if presence is Presence.EXPIRED else KeyNotFound(key)
-
-
-def _kinds(kinds: Iterable[EventKind] | EventKind | None) -> frozenset[EventKind]:
-    if kinds is None:
-        return frozenset(EventKind)
-    chosen = (kinds,) if isinstance(kinds, EventKind) or not isinstance(kinds, Iterable) else tuple(kinds)
-    if any(not isinstance(kind, EventKind) for kind in chosen):
-        raise TypeError(f"kinds={kinds!r}: give members of EventKind, or None for all")
-    return frozenset(chosen)
 
 
 def _check_keys(keys: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -48,14 +48,22 @@ Listener = Callable[[CacheEvent], None]
 
 
 class Subscription:
-    """A listener that can do no harm:
+    """A listener, what it wants to hear of, and protection from it: when it raises, that is logged once.
 
-    When it raises, that is logged, with the traceback for the first time.
+    Raises `TypeError` for a listener that can't be called, and for kinds that are none.
     """
 
-    __slots__ = ("_has_failed", "_listener")
+    __slots__ = ("_has_failed", "_listener", "kinds")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, kinds: Iterable[EventKind] | EventKind | None) -> None:
+        if not callable(listener):
+            raise TypeError(f"listener={listener!r}: give a function of one event")
+        if kinds is None:
+            kinds = EventKind
+        chosen = tuple(kinds) if isinstance(kinds, Iterable) else (kinds,)
+        if any(not isinstance(kind, EventKind) for kind in chosen):
+            raise TypeError(f"kinds={kinds!r}: give members of EventKind, or None for all")
+        self.kinds = frozenset(chosen)
         self._listener = listener
         self._has_failed = False
 
