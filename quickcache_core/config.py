@@ -1,7 +1,4 @@
-"""The settings of a cache:
-
-Validated once, when they are made, and turned into objects here and nowhere else.
-"""
+"""The settings of a cache: validated when they are made, and turned into objects here and nowhere else."""
 
 from __future__ import annotations
 

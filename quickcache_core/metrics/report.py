@@ -151,7 +151,7 @@ def add_up(workers: Iterable[Figures]) -> Figures:
 
 
 def stats_report(caches: Iterable[tuple[str, str, ReportedCache]]) -> StatsReport:
-    """Figures of caches given as (alias, location, cache);
+    """Figures of caches given as (alias, location, cache).
 
     Aliases of one store repeat that store's figures.
     """
