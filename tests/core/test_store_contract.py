@@ -103,6 +103,13 @@ class TestHolds:
         assert len(store) == 10
         assert 0 < holds.most <= SLICE
 
+    def test_many_writes_with_a_lower_bound(self, policy: str) -> None:
+        """Also where each of many writes might do its part."""
+        store, holds, _ = self.store(policy)
+        store.put_many({f"new{n}": n for n in range(SLICE)}, 100.0, Bounds(10))
+        assert len(store) == 10
+        assert 0 < holds.most <= 2 * SLICE
+
     def test_cull(self, policy: str) -> None:
         store, holds, _ = self.store(policy)
         store.put("new", 1, 100.0, Bounds(COUNT, 0.5))
