@@ -202,7 +202,8 @@ class TestUnsubscribing:
     def test_one_of_two(self, cache: QuickCache) -> None:
         """A listener subscribed twice hears everything twice, and once after one of them ended."""
         heard: list[CacheEvent] = []
-        stops = [cache.subscribe(heard.append) for _ in range(2)]
+        listener = heard.append
+        stops = [cache.subscribe(listener) for _ in range(2)]
         cache.set("k", 2)
         assert len(heard) == 4
         stops[0]()

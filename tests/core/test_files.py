@@ -360,6 +360,21 @@ class TestPlaces:
         cache.restore(path)
         assert cache.get("k") == 1
 
+    def test_home(self, cache: QuickCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`~` is the user's home wherever a path is given, as in `storage_dir`."""
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        assert cache.save_to_disk("~/a/name") == tmp_path / "home" / "a" / "name.json"
+        assert cache.save_to_disk(Path("~/a")) == tmp_path / "home" / "a" / "cache_data.json"
+        assert cache.backup("~/b").parent == tmp_path / "home" / "b"
+        assert cache.save_metrics_to_disk("~/b/") == tmp_path / "home" / "b" / "metrics.json"
+        cache.clear()
+        cache.load_from_disk("~/a/name")
+        assert cache.get("k") == 1
+        cache.clear()
+        cache.restore("~/b")
+        assert cache.get("k") == 1
+        assert list((tmp_path / "work").iterdir()) == []
+
     def test_directory_with_the_name_of_a_backup(self, cache: QuickCache, tmp_path: Path) -> None:
         """A folder that has the configured name doesn't swallow backups."""
         (tmp_path / "store" / "cache_data").mkdir(parents=True)
@@ -490,7 +505,8 @@ class TestBackups:
         for name in ("cache_data.json", "cache_data_z.json", f"cache_data_{STAMP}x.json", "cache_data_.json"):
             (tmp_path / name).write_text("foreign")
         cache.save_metrics_to_disk(tmp_path / "cache_data_9")
-        (tmp_path / "cache_data_99990101_000000_000000.pkl").write_text("foreign")
+        for name in ("pkl", "json.part", "json~"):
+            (tmp_path / f"cache_data_99990101_000000_000000.{name}").write_text("foreign")
         cache.restore(tmp_path)
         assert cache.get("k") == 1
 
