@@ -71,7 +71,9 @@ def tell_the_story(folder: Path, port: int, *, serve: bool) -> None:
         if serve:
             title("The shop stays open")
             print(f"Look at it: {shop.url}    Ctrl-C closes it.")
-            signal.pause()
+            while True:
+                # signal.pause() would sleep on through a signal that came just before it.
+                time.sleep(0.2)
     title("How to go on")
     python, here = os.path.relpath(sys.executable), os.path.relpath(Path(__file__).parent)
     rows = [
