@@ -21,7 +21,7 @@ from quickcache_core.testing import ManualClock, check_books
 from quickcache_core.testing.books import store_of
 
 NAME = "quickcache-maintenance"
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def threads() -> list[threading.Thread]:
@@ -391,6 +391,41 @@ def test_members_come_and_go_from_many_threads() -> None:
     cache = make()
     cache.set("k", 1, 0.01)
     until(lambda: cache.size() == 0)
+    cache.stop()
+
+
+def test_a_finaliser_while_the_thread_is_being_looked_after() -> None:
+    """A finaliser may run under the lock of the maintenance, too, and wait there for a store."""
+    cache = make()
+    has_lock, asks = threading.Event(), threading.Event()
+    wake = store_of(cache)._wake
+
+    def announced(store: Any) -> None:
+        asks.set()
+        assert wake is not None
+        wake(store)
+
+    store_of(cache)._wake = announced
+
+    def finaliser() -> None:
+        with maintenance._lock:
+            has_lock.set()
+            asks.wait(PATIENCE)
+            time.sleep(0.05)
+            cache.set("by a finaliser", 1, NEVER)
+
+    def write() -> None:
+        has_lock.wait(PATIENCE)
+        cache.set("k", 1, 5.0)
+
+    both = [threading.Thread(target=work, daemon=True) for work in (finaliser, write)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(5.0)
+    assert not any(thread.is_alive() for thread in both), "they wait for each other"
+    assert cache.size() == 2
+    until(lambda: maintenance.is_running)
     cache.stop()
 
 

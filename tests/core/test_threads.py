@@ -857,6 +857,34 @@ def test_answers_in_the_middle_of_another_operation() -> None:
     check_books(cache)
 
 
+def test_finalisers_of_two_caches() -> None:
+    """One in the middle of a write to the first uses the second, and the other way round, in two threads."""
+    both = threading.Barrier(2)
+    caches: list[QuickCache] = []
+
+    def crossing(other: int) -> type[BaseEvictionPolicy]:
+        class Crossing(BaseEvictionPolicy):
+            def on_update(self, cache: Any, key: str) -> None:
+                # As if the garbage collector had run a finaliser here.
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    both.wait(5.0)
+                caches[other].set("by a finaliser", key)
+
+            def select_eviction_key(self, cache: Any) -> str:
+                return next(iter(cache))
+
+        return Crossing
+
+    caches += [QuickCache(QuickCacheConfig(eviction_policy=crossing(other))) for other in (1, 0)]
+    for cache in caches:
+        cache.set("k", 0)
+    numbers = itertools.count()
+    within(20.0, lambda: in_threads(2, lambda: caches[next(numbers)].set("k", 1)))
+    for cache in caches:
+        assert cache.get_many(["k", "by a finaliser"]) == {"k": 1, "by a finaliser": "k"}
+        check_books(cache)
+
+
 def test_garbage_collection_by_another_thread(unraisable: list[str]) -> None:
     """Finalisers of one thread meet the writes of others."""
     cache = make("s3fifo")
