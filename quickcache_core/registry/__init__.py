@@ -80,7 +80,8 @@ class Registry:
         try:
             return cls()
         except ConfigError as error:
-            raise ConfigError(field, spec, error.remedy) from error
+            # The same error under the name of the setting; what caused it stays its cause.
+            raise ConfigError(field, spec, error.remedy) from error.__cause__
         except Exception as error:
             raise ConfigError(
                 field,
