@@ -151,8 +151,12 @@ class QuickCache:
             ttl = ttl_sec
         else:
             ttl = seconds(ttl_sec)
-        if self._freeze is not None:
-            value = self._frozen(key, value)
+        freeze = self._freeze
+        if freeze is not None:
+            try:
+                value = freeze(value)
+            except SerializationError as error:
+                raise _of_key(error, key)  # noqa: B904 - the same error, which has its cause
         put = self._put
         put(key, value, ttl, self._bounds)
         if self._subscriptions:
@@ -607,9 +611,7 @@ class QuickCache:
         try:
             return self._freeze(value)
         except SerializationError as error:
-            error.key = key
-            error.args = (f"key {key!r}: {error}",)
-            raise
+            raise _of_key(error, key)  # noqa: B904 - the same error, which has its cause
 
     @staticmethod
     def _found(key: str, presence: Presence, missing_ok: bool) -> bool:
@@ -645,6 +647,12 @@ class QuickCache:
         with self._real_store.lock:
             self._times_off += times
             self._bind()
+
+
+def _of_key(error: SerializationError, key: str) -> SerializationError:
+    error.key = key
+    error.args = (f"key {key!r}: {error}",)
+    return error
 
 
 def _raise_miss(key: str, presence: Presence) -> NoReturn:

@@ -17,7 +17,7 @@ from quickcache_core.eviction_policy.base import EvictionPolicy
 from quickcache_core.metrics.counters import Counters
 from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
-from quickcache_core.store.population import Population
+from quickcache_core.store.population import PLAIN_NUMBERS, Population
 from quickcache_core.store.table import TABLES, HookedTable, Table
 from quickcache_core.store.write_lock import WriteLock, exclusive
 
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 _SLICE = 256
 """Entries handled under one hold of the lock where many are handled at once."""
-_PLAIN_NUMBERS = (int, float)
 # Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
 _LIVE = Presence.LIVE
 _EXPLICIT = RemovalCause.EXPLICIT
@@ -287,10 +286,37 @@ class MemoryStore(Store):
         ttl: float,
         bounds: Bounds,
     ) -> tuple[Presence, Any]:
-        if delta.__class__ in _PLAIN_NUMBERS:
-            number = self._add_to_plain_number(key, delta)
-            if number is not None:
-                return _LIVE, number
+        # Ints and floats, which run nobody's code when they are added, are added under the lock; as `put`,
+        # for speed.
+        if delta.__class__ in PLAIN_NUMBERS:
+            lock = self.lock
+            acquire, release = lock.acquire, lock.release
+            acquire()
+            if not lock.busy:
+                lock.busy = True
+                population = self._population
+                try:
+                    number = population.add_to_plain_number(key, delta)
+                finally:
+                    lock.busy = False
+                    release()
+                if population.unfinished or lock.postponed:
+                    self.finish()
+                if number is not None:
+                    return _LIVE, number
+            else:
+                release()
+        return self._incr(key, delta, freeze, initial, ttl, bounds)
+
+    def _incr(
+        self,
+        key: str,
+        delta: Any,
+        freeze: Callable[[Any], Any] | None,
+        initial: Any,
+        ttl: float,
+        bounds: Bounds,
+    ) -> tuple[Presence, Any]:
         while True:
             # The sum is worked out without the lock, since thawing and adding may run code that isn't ours,
             # and stored if nobody stored anything meanwhile.
@@ -308,29 +334,6 @@ class MemoryStore(Store):
                 self.lock.postponed.append(again)
             if done is not False:
                 return presence, number
-
-    def _add_to_plain_number(self, key: str, delta: int | float) -> int | float | None:
-        """The sum, if an int or a float is there: adding to them runs nobody's code. As `put`, for speed."""
-        lock = self.lock
-        acquire, release = lock.acquire, lock.release
-        acquire()
-        if lock.busy:
-            release()
-            return None
-        lock.busy = True
-        population = self._population
-        try:
-            entry = population.entries.get(key)
-            if entry is None or entry.value.__class__ not in _PLAIN_NUMBERS or not population.is_live(entry):
-                return None
-            number: int | float = entry.value + delta
-            population.add_up(entry, number)
-        finally:
-            lock.busy = False
-            release()
-        if population.unfinished or lock.postponed:
-            self.finish()
-        return number
 
     @exclusive(lambda self, key, must_exist: self._value(key), postpone=False)
     def _number(self, key: str, must_exist: bool) -> tuple[tuple[Presence, Any], Any]:

@@ -19,6 +19,8 @@ _EVICTED, _OVERDUE, _REPLACED = RemovalCause.EVICTED, RemovalCause.EXPIRED, Remo
 
 new_entry = object.__new__
 
+PLAIN_NUMBERS = (int, float)
+
 _SLICE = 256
 """Entries evicted under one hold of the lock."""
 _CHUNKS_PER_WRITE = 2
@@ -115,7 +117,14 @@ class Population:
         garbage = None
         if entry is not None:
             if now < entry.deadline:
-                garbage = self.overwrite(entry, value, deadline)
+                if entry.deadline <= deadline < FOREVER and self._on_update is None and self.removals is None:
+                    # As `overwrite`, in the most frequent case, for speed.
+                    garbage = entry.value
+                    entry.value = value
+                    entry.deadline = deadline
+                    self.counters.sets += 1
+                else:
+                    garbage = self.overwrite(entry, value, deadline)
                 return (garbage, self.see_to_expired()) if deadlines.new_chunk else garbage
             garbage = self.leave(entry, _OVERDUE)
         counters = self.counters
@@ -170,12 +179,30 @@ class Population:
             self._log(entry.key, _REPLACED)
         return old
 
+    def add_to_plain_number(self, key: str, delta: int | float) -> int | float | None:
+        """Add to a live int or float, and the sum; None if no such thing is there."""
+        entry = self.entries.get(key)
+        if entry is None or entry.value.__class__ not in PLAIN_NUMBERS:
+            return None
+        if entry.deadline is not FOREVER:
+            clock = self._now
+            if clock() >= entry.deadline:
+                return None
+        number: int | float = entry.value + delta
+        self.add_up(entry, number)
+        return number
+
     def add_up(self, entry: Entry, value: Any) -> None:
         """Give a live entry a new value that was derived from its present one."""
-        if self._on_update is None and entry.frequency < 3:
+        entry.value = value
+        self.counters.sets += 1
+        if self._on_update is not None:
+            self._on_update(entry)
+        elif entry.frequency < 3:
             # Unlike an overwrite this is a use: the caller gets to see the value.
             entry.frequency += 1
-        self.overwrite(entry, value, entry.deadline)
+        if self.removals is not None:
+            self._log(entry.key, _REPLACED)
 
     def move(self, entry: Entry, deadline: float) -> None:
         """Change the deadline of a live entry."""
