@@ -18,7 +18,10 @@ from benchmarks.workload import FreshKeys, SameKeys, ZipfKeys, absent_keys, aske
 
 ENTRIES = 10_000
 EVICTION_SIZES = (1_000, 10_000, 1_000_000)
-TTL = 600.0
+TTL = 86_400.0
+"""Seconds: nothing may expire while a slow machine is measuring."""
+SLOW_FROM = 100_000
+"""PyQuickCache looks at every entry whenever it is full: not measured in caches of this size."""
 DISTRIBUTIONS = ("cachetools", "cachebox", "theine", "moka-py", "pyquickcache")
 
 Cells = dict[str, dict[str, Ratio]]
@@ -95,12 +98,13 @@ def measure_evictions(everyone: Sequence[Contender], sizes: Sequence[int], round
     """By size of the cache. The baseline is one dict of `ENTRIES` that sets existing keys, for all sizes."""
     base_scope = prepare(RAW_DICT, ENTRIES, None)
     asked = asked_keys(ENTRIES)
-    fresh = FreshKeys(ENTRIES)
+    fresh = FreshKeys(2_000)
     tasks = [Task(BASELINE, compile_loop(RAW_DICT.set, base_scope or {}), SameKeys(asked))]
     for size in sizes:
         settling = FreshKeys(size).batch("settling")
         for each in everyone:
-            scope = prepare(each, size, TTL) if each.bounded else None
+            too_slow = size >= SLOW_FROM and each.name.startswith("PyQuickCache")
+            scope = prepare(each, size, TTL) if each.bounded and not too_slow else None
             if scope is not None:
                 churn(each, scope, settling)
                 tasks.append(Task(f"{size} {each.name}", compile_loop(each.set, scope), fresh))
@@ -239,7 +243,7 @@ def run(rounds: int = 21, sizes: Sequence[int] = EVICTION_SIZES) -> None:
     quick = [each for each in everyone if each.name != "QuickCache s3fifo, isolation auto"]
     threads = measure_threads(quick, 9)
     mix = measure_mix(everyone, max(9, rounds // 2))
-    evictions = measure_evictions(quick, sizes, max(9, rounds // 2))
+    evictions = measure_evictions(quick, sizes, max(7, rounds // 2))
     operations = (GET, ORDERED, MISS, RAISING, SET, EVICT)
 
     def operation_table(cells: Cells, seconds: dict[str, float]) -> str:
@@ -256,7 +260,7 @@ def run(rounds: int = 21, sizes: Sequence[int] = EVICTION_SIZES) -> None:
 
 {budgets(plain, timed, evictions, threads)}
 
-### {ENTRIES:,} entries, TTL on (every entry has one of {TTL:.0f} s)
+### {ENTRIES:,} entries, TTL on (every entry has one, of a day)
 
 {operation_table(timed, timed_seconds)}
 

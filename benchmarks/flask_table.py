@@ -14,8 +14,11 @@ from benchmarks.progress import progress_bar
 from benchmarks.timing import Keys, Ratio, Task, compile_loop, interleave, ratio
 from benchmarks.workload import FreshKeys, SameKeys, absent_keys, asked_keys, stored_keys
 
-ENTRIES = 10_000
-TIMEOUT = 600
+ENTRIES = 1_000
+"""Keys that are asked for. Flask-Caching's own bound is 500 unless one is given."""
+MANY = 10_000
+"""So many that the processor's caches don't hold them."""
+TIMEOUT = 86_400
 BASELINE = "SimpleCache"
 OURS = "QuickCache"
 TYPES = {BASELINE: "SimpleCache", OURS: "quickcache_flask.QuickCache"}
@@ -28,11 +31,13 @@ BUDGETS = {"get": 1.3, "set": 1.3, "set, new key, at the threshold": 100.0}
 
 OPERATIONS = {
     "get": ("cache.get(key)", "asked"),
+    "get, any of 10,000": ("cache.get(key)", "many"),
     "get, miss": ("cache.get(key)", "absent"),
     "get of a small dict": ("cache.get(key)", "dicts"),
     "get_many of 20": ("cache.get_many(*twenty)", "asked"),
     "has": ("cache.has(key)", "asked"),
     "set": ("cache.set(key, value)", "asked"),
+    "set, any of 10,000": ("cache.set(key, value)", "many"),
     "set of a small dict": ("cache.set(key, small_dict)", "dicts"),
     "add, there": ("cache.add(key, value)", "asked"),
     "inc, of the backend": ("cache.cache.inc(key)", "numbers"),
@@ -56,6 +61,7 @@ def make(name: str, threshold: int) -> tuple[Flask, Cache]:
 def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
     keys: dict[str, Keys] = {
         "asked": SameKeys(asked_keys(ENTRIES)),
+        "many": SameKeys(asked_keys(MANY)),
         "absent": SameKeys(absent_keys(ENTRIES)),
         "fresh": FreshKeys(1_000),
         "numbers": SameKeys([f"number:{each}" for each in range(1_000)]),
@@ -64,13 +70,13 @@ def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
     scopes: dict[str, dict[str, Any]] = {}
     contexts = []
     for name in TYPES:
-        app, cache = make(name, 4 * ENTRIES)
+        app, cache = make(name, 20 * MANY)
         scope = _scope(app, cache)
         # The decorators look at the request; the same one for the whole run.
         context = app.test_request_context("/page?a=1")
         context.push()
         contexts.append(context)
-        for key in stored_keys(ENTRIES):
+        for key in stored_keys(MANY):
             cache.set(key, scope["value"])
         for key in keys["numbers"].timed(0):
             cache.set(key, 1)
@@ -94,10 +100,10 @@ def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
     operation = "set, new key, at the threshold"
     tasks = []
     for name in TYPES:
-        app, cache = make(name, ENTRIES)
+        app, cache = make(name, MANY)
         scope = _scope(app, cache)
         with app.app_context():
-            for key in stored_keys(ENTRIES + 1):
+            for key in stored_keys(MANY + 1):
                 cache.set(key, scope["value"])
         tasks.append(Task(name, _within_request("cache.set(key, value)", scope), FreshKeys(1_000)))
     done = interleave(tasks, rounds=rounds)
@@ -158,9 +164,9 @@ def run(rounds: int = 15) -> None:
     body = f"""
 ## Flask
 
-Against SimpleCache, both through Flask-Caching's own `Cache` (`CACHE_THRESHOLD` four times the {ENTRIES:,}
-entries unless "at the threshold", `CACHE_DEFAULT_TIMEOUT` {TIMEOUT}). What `Cache` itself costs is in both
-figures, and bounds the ratio.
+Against SimpleCache, both through Flask-Caching's own `Cache`. {ENTRIES:,} keys are asked for, of {MANY:,} that
+are there; `CACHE_THRESHOLD` is far away unless "at the threshold"; `CACHE_DEFAULT_TIMEOUT` a day. What `Cache`
+itself costs is in both figures, and bounds the ratio.
 
 {report.table(("", "SimpleCache, µs", "QuickCache is faster", "budget", ""), rows)}
 """

@@ -27,7 +27,7 @@ from benchmarks.workload import stored_keys
 
 ENTRIES = 10_000
 CACHES = 20
-TTL = 600.0
+TTL = 86_400.0
 CHURN = 3
 """Times the capacity that is set in new keys after the cache is full."""
 STEPS = 10
