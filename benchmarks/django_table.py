@@ -203,10 +203,10 @@ def run(rounds: int = 15) -> None:
     body = f"""
 ## Django
 
-Against LocMemCache. {ENTRIES:,} keys are asked for, of {MANY:,} that are there; `MAX_ENTRIES` is far away, but
-for "full" (then a third of the entries leaves LocMemCache, and one leaves QuickCache); `TIMEOUT` a day. With
-both, nobody can change a cached value by changing what a get returned. LocMemCache's `aget` goes through a
-thread.
+Against LocMemCache. {ENTRIES:,} keys are asked for, of {MANY:,} that are there; `MAX_ENTRIES` is far away,
+but for "full" (then a third of the entries leaves LocMemCache, and one leaves QuickCache); `TIMEOUT` a day.
+With both, nobody can change a cached value by changing what a get returned. LocMemCache's `aget` goes
+through a thread.
 
 {report.table(head, rows)}
 """

@@ -164,9 +164,9 @@ def run(rounds: int = 15) -> None:
     body = f"""
 ## Flask
 
-Against SimpleCache, both through Flask-Caching's own `Cache`. {ENTRIES:,} keys are asked for, of {MANY:,} that
-are there; `CACHE_THRESHOLD` is far away unless "at the threshold"; `CACHE_DEFAULT_TIMEOUT` a day. What `Cache`
-itself costs is in both figures, and bounds the ratio.
+Against SimpleCache, both through Flask-Caching's own `Cache`. {ENTRIES:,} keys are asked for, of {MANY:,}
+that are there; `CACHE_THRESHOLD` is far away unless "at the threshold"; `CACHE_DEFAULT_TIMEOUT` a day. What
+`Cache` itself costs is in both figures, and bounds the ratio.
 
 {report.table(("", "SimpleCache, µs", "QuickCache is faster", "budget", ""), rows)}
 """
