@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
 ]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a child hangs."""
 
 

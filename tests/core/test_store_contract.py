@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from quickcache_core import QuickCache, QuickCacheConfig
+from quickcache_core.entry import GONE
+from quickcache_core.events import RemovalCause
 from quickcache_core.eviction_policy import EvictionPolicy
 from quickcache_core.registry import eviction_policies
 from quickcache_core.store import Bounds, MemoryStore
+from quickcache_core.store.table import TABLES, HookedTable
 from quickcache_core.testing import ManualClock, StoreContract
 from tests.core.books import POLICIES
 
@@ -129,3 +133,58 @@ class TestHolds:
         store, holds, _ = self.store(policy)
         assert store.clear() == COUNT
         assert holds.count <= 5
+
+
+# What readers without a lock rely on
+
+
+class Watched:
+    """An entry that notes in which order it is read and written."""
+
+    def __init__(self, deadline: float) -> None:
+        self.__dict__.update(key="k", value="value", deadline=deadline, frequency=0)
+        self.__dict__["order"] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("value", "deadline"):
+            object.__getattribute__(self, "order").append(f"read {name}")
+        return object.__getattribute__(self, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ("value", "deadline"):
+            self.order.append(f"write {name}")
+        object.__setattr__(self, name, value)
+
+
+@pytest.mark.parametrize("recency", TABLES)
+def test_readers_take_the_value_first(recency: str) -> None:
+    """The other way round, a value might be wiped between the two, and None be taken for it."""
+    entry: Any = Watched(5.0)
+    table = TABLES[recency](lambda: 1.0, lambda key, default: default, OrderedDict(k=entry))
+    if isinstance(table, HookedTable):
+        table.on_hit = lambda entry: None
+    assert table.get("k") == "value"
+    assert entry.order == ["read value", "read deadline"]
+
+
+def test_writers_mark_an_entry_before_they_wipe_it() -> None:
+    """So that a reader who finds no value finds the mark, too."""
+    store = MemoryStore(eviction_policies.resolve("fifo"), 10, ManualClock())
+    population = store._population
+    entry: Any = Watched(5.0)
+    population.entries["k"] = entry
+    assert population.leave(entry, RemovalCause.EVICTED, in_wheel=False) == "value"
+    assert [step for step in entry.order if "write" in step] == ["write deadline", "write value"]
+    assert entry.deadline == GONE
+
+
+def test_write_at_the_instant_of_the_deadline() -> None:
+    """What is over is over: the old entry has expired, the new one is another."""
+    clock = ManualClock()
+    store = MemoryStore(eviction_policies.resolve("fifo"), 10, clock)
+    told: list[RemovalCause] = []
+    store.subscribe(lambda key, cause: told.append(cause))
+    store.put("k", 1, 5.0, Bounds(10))
+    clock.advance(5.0)
+    store.put("k", 2, 5.0, Bounds(10))
+    assert told == [RemovalCause.EXPIRED]
