@@ -174,7 +174,8 @@ class CacheFiles:
 
     def restore(self, path: PathLike, freeze: Callable[[Any], Any] | None) -> list[Record]:
         """As `load`; in a directory, the backup with the newest time in its name."""
-        if Path(path).is_dir():
+        path = Path(path).expanduser()
+        if path.is_dir():
             try:
                 path = self.snapshots.newest(path)
             except OSError as error:

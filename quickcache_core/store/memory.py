@@ -19,7 +19,7 @@ from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
 from quickcache_core.store.population import PLAIN_NUMBERS, Population
 from quickcache_core.store.table import TABLES, HookedTable, Table
-from quickcache_core.store.write_lock import WriteLock, exclusive
+from quickcache_core.store.write_lock import PATIENCE, WriteLock, exclusive
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,9 @@ class MemoryStore(Store):
         # called is loaded into a local name first, see `Table`.
         lock = self.lock
         acquire, release = lock.acquire, lock.release
-        acquire()
+        if not (acquire(False) or acquire(True, PATIENCE)):
+            lock.postponed.append(functools.partial(self.put, key, value, ttl, bounds))
+            return
         if lock.busy:
             release()
             lock.postponed.append(functools.partial(self.put, key, value, ttl, bounds))
@@ -226,7 +228,9 @@ class MemoryStore(Store):
         # Written out as `put`, for it is what frameworks delete with.
         lock = self.lock
         acquire, release = lock.acquire, lock.release
-        acquire()
+        if not (acquire(False) or acquire(True, PATIENCE)):
+            lock.postponed.append(functools.partial(self._remove, key))
+            return self._value(key)
         if lock.busy:
             release()
             lock.postponed.append(functools.partial(self._remove, key))
@@ -291,8 +295,10 @@ class MemoryStore(Store):
         if delta.__class__ in PLAIN_NUMBERS:
             lock = self.lock
             acquire, release = lock.acquire, lock.release
-            acquire()
-            if not lock.busy:
+            if acquire(False) or acquire(True, PATIENCE):
+                if lock.busy:
+                    release()
+                    return self._incr(key, delta, freeze, initial, ttl, bounds)
                 lock.busy = True
                 population = self._population
                 try:
@@ -304,8 +310,6 @@ class MemoryStore(Store):
                     self.finish()
                 if number is not None:
                     return _LIVE, number
-            else:
-                release()
         return self._incr(key, delta, freeze, initial, ttl, bounds)
 
     def _incr(
@@ -397,10 +401,10 @@ class MemoryStore(Store):
         counters.peak_total_keys = max(counters.peak_total_keys, len(fresh.entries))
         if clears is not None:
             clears.manual_deletions += count
-        fresh.unfinished = old.unfinished
+        fresh.wants_thread = fresh.wants_thread or old.wants_thread
+        fresh.unfinished = True
         if self._listeners:
             fresh.removals = [*(old.removals or ()), *((key, RemovalCause.CLEARED) for key in old.entries)]
-            fresh.unfinished = True
         return (count, old), None
 
     def shrink(self, bounds: Bounds) -> None:
@@ -474,13 +478,7 @@ class MemoryStore(Store):
             self.counters.reset(len(self._table.entries))
 
     def _new_population(self, counters: Counters | None = None) -> Population:
-        return Population(
-            self._make_policy(), self._capacity, self._now, counters or self.counters, self._see_to_expired
-        )
-
-    def _see_to_expired(self) -> None:
-        if self._wake is not None:
-            self._wake(self)
+        return Population(self._make_policy(), self._capacity, self._now, counters or self.counters)
 
     # What follows a write, without the lock
 
@@ -513,9 +511,13 @@ class MemoryStore(Store):
                     if removals:
                         population.removals = []
                     lock.postponed = []
+                    wants_thread, population.wants_thread = population.wants_thread, False
                     population.unfinished = population.debt > 0
                 finally:
                     lock.busy = False
+            # Without the lock: to start a thread is slow, and takes a lock of its own.
+            if wants_thread and self._wake is not None:
+                self._wake(self)
             for key, cause in removals:
                 for listener in self._listeners:
                     listener(key, cause)

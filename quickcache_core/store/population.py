@@ -33,9 +33,6 @@ class Population:
     Not thread-safe: the store calls it under its write lock. Methods return the values that left the table,
     and the caller keeps them until the lock is free: dropping the last reference to a value may run its
     finaliser, which may call the cache.
-
-    `wake` is called now and then, at most once for every 256 changes of a deadline, to ask for a background
-    thread.
     """
 
     __slots__ = (
@@ -44,7 +41,6 @@ class Population:
         "_insert",
         "_now",
         "_on_update",
-        "_wake",
         "counters",
         "deadlines",
         "debt",
@@ -52,6 +48,7 @@ class Population:
         "policy",
         "removals",
         "unfinished",
+        "wants_thread",
     )
 
     def __init__(
@@ -60,7 +57,6 @@ class Population:
         capacity: int,
         now: Callable[[], float],
         counters: Counters,
-        wake: Callable[[], None],
     ) -> None:
         self.entries: dict[str, Entry] = OrderedDict() if policy.ordered_table else {}
         self.deadlines = Deadlines()
@@ -71,7 +67,14 @@ class Population:
         """Entries that are to leave although the write that made them leave could not wait for all of them.
         """
         self.unfinished = False
-        """Whether there is something to do after the write: a debt, listeners to tell, postponed writes."""
+        """Whether there is something to do after the write:
+
+        A debt, listeners to tell, a thread to ask for.
+        """
+        self.wants_thread = False
+        """Whether a background thread should have a look from time to time. Set at most once for 256 changes
+        of deadlines.
+        """
         self.policy = policy
         policy.attach(self.entries, capacity)
         # Bound once, and loaded into local names before they are called: cheaper than two attribute look-ups.
@@ -81,7 +84,6 @@ class Population:
         self._evict_lets_go = policy.evict_lets_go
         # A policy that ignores overwrites costs them nothing.
         self._on_update = None if type(policy).update is EvictionPolicy.update else policy.update
-        self._wake = wake
 
     def is_live(self, entry: Entry) -> bool:
         deadline = entry.deadline
@@ -160,7 +162,7 @@ class Population:
         if not self.deadlines.new_chunk:
             return None
         self.deadlines.new_chunk = False
-        self._wake()
+        self.wants_thread = self.unfinished = True
         return self.expire_chunk(self._now())
 
     def overwrite(self, entry: Entry, value: Any, deadline: float) -> Any:

@@ -7,6 +7,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+PATIENCE = 5.0
+"""Seconds that a write waits for the lock. A hold takes less than a thousandth of that, so then two
+finalisers in the middle of writes to two caches are waiting for each other, and one of the writes has to be
+put off.
+"""
+
 
 class WriteLock:
     """A lock that knows whether a write is under way.
@@ -62,9 +68,10 @@ def exclusive(
         def run(self: L, /, *args: P.args, **kwargs: P.kwargs) -> R:
             lock = self.lock
             acquire, release = lock.acquire, lock.release
-            acquire()
-            if lock.busy:
-                release()
+            mine = acquire(False) or acquire(True, PATIENCE)
+            if not mine or lock.busy:
+                if mine:
+                    release()
                 if postpone:
                     lock.postponed.append(functools.partial(run, self, *args, **kwargs))
                 return answer(self, *args, **kwargs)
