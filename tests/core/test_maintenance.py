@@ -394,39 +394,43 @@ def test_members_come_and_go_from_many_threads() -> None:
     cache.stop()
 
 
+@pytest.mark.slow
 def test_a_finaliser_while_the_thread_is_being_looked_after() -> None:
     """A finaliser may run under the lock of the maintenance, too, and wait there for a store."""
-    cache = make()
-    has_lock, asks = threading.Event(), threading.Event()
-    wake = store_of(cache)._wake
-
-    def announced(store: Any) -> None:
-        asks.set()
-        assert wake is not None
-        wake(store)
-
-    store_of(cache)._wake = announced
-
-    def finaliser() -> None:
-        with maintenance._lock:
-            has_lock.set()
-            asks.wait(PATIENCE)
-            time.sleep(0.05)
-            cache.set("by a finaliser", 1, NEVER)
-
-    def write() -> None:
-        has_lock.wait(PATIENCE)
-        cache.set("k", 1, 5.0)
-
-    both = [threading.Thread(target=work, daemon=True) for work in (finaliser, write)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join(5.0)
-    assert not any(thread.is_alive() for thread in both), "they wait for each other"
-    assert cache.size() == 2
-    until(lambda: maintenance.is_running)
-    cache.stop()
+    # In a process of its own: two threads that wait for each other would hold up all other tests.
+    result = run(
+        """
+import os, threading, time
+from quickcache_core import NEVER, QuickCache, QuickCacheConfig
+from quickcache_core.maintenance import maintenance
+cache = QuickCache()
+store = cache._real_store
+has_lock, asks = threading.Event(), threading.Event()
+wake = store._wake
+def announced(store):
+    asks.set()
+    wake(store)
+store._wake = announced
+def finaliser():
+    with maintenance._lock:
+        has_lock.set()
+        asks.wait(10.0)
+        time.sleep(0.05)
+        cache.set("by a finaliser", 1, NEVER)
+def write():
+    has_lock.wait(10.0)
+    cache.set("k", 1, 5.0)
+both = [threading.Thread(target=work, daemon=True) for work in (finaliser, write)]
+for thread in both:
+    thread.start()
+for thread in both:
+    thread.join(5.0)
+print(any(thread.is_alive() for thread in both), cache.size(), maintenance.is_running, flush=True)
+os._exit(0)
+""",
+        within=20.0,
+    )
+    assert result.stdout == "False 2 True\n", "they wait for each other"
 
 
 def test_an_instance_of_its_own() -> None:
