@@ -318,6 +318,17 @@ class TestNumbers:
             assert cache.incr("n", number) == 2 * number
             assert type(cache.get("n")) is type(number)
 
+    @pytest.mark.parametrize("policy", ["lru", "lfu", "sieve"])
+    @pytest.mark.parametrize("number", [1, Decimal(1)])
+    def test_counting_is_a_use(self, clock: ManualClock, policy: str, number: Any) -> None:
+        """A number that is counted up is in use: something else leaves when the cache is full."""
+        cache = QuickCache(QuickCacheConfig(max_size=2, eviction_policy=policy, clock=clock))
+        cache.set("n", number)
+        cache.set("k", 1)
+        cache.incr("n")
+        cache.set("new", 1)
+        assert sorted(cache) == ["n", "new"]
+
     @pytest.mark.parametrize("value", ["text", None, [1], {"a": 1}])
     def test_no_number(self, cache: QuickCache, value: Any) -> None:
         """A value that is no number raises TypeError, which names the key, and stays."""

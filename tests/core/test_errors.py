@@ -174,6 +174,13 @@ class TestCauses:
         assert isinstance(caught.value.__cause__, FileNotFoundError)
         assert caught.value.filepath == str(tmp_path / "missing.json")
 
+    def test_of_a_damaged_file(self, tmp_path: Path) -> None:
+        """What was found wrong."""
+        with pytest.raises(CacheLoadError) as caught:
+            QuickCache().load_from_disk(write(tmp_path))
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert str(caught.value.__cause__) in str(caught.value)
+
     def test_of_a_save(self, tmp_path: Path) -> None:
         """The error of the operating system, or of the serializer."""
         (tmp_path / "file").touch()

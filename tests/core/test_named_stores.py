@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quickcache_core import BaseEvictionPolicy, ConfigError, QuickCache, QuickCacheConfig
-from quickcache_core.eviction_policy import LRUEvictionPolicy
+from quickcache_core.eviction_policy import FIFOEvictionPolicy, LRUEvictionPolicy
 from quickcache_core.testing import ManualClock
 
 
@@ -161,6 +161,32 @@ class TestPolicy:
             QuickCache(config.replace(eviction_policy=spelling)).set("k", 1)
         with pytest.raises(ConfigError, match="Other"):
             QuickCache(config.replace(eviction_policy=Other))
+
+
+def test_what_the_policy_plans_with(config: QuickCacheConfig) -> None:
+    """The largest bound of all caches that share the store; a smaller one doesn't narrow it."""
+    capacities: list[int] = []
+
+    class Planning(FIFOEvictionPolicy):
+        def attach(self, entries: Any, capacity: int) -> None:
+            super().attach(entries, capacity)
+            capacities.append(capacity)
+
+        def resize(self, capacity: int) -> None:
+            capacities.append(capacity)
+
+    config = config.replace(eviction_policy=Planning)
+    caches = [QuickCache(config.replace(max_size=size)) for size in (10, 100, 20)]
+    assert capacities == [10, 100]
+    caches[0].resize(5)
+    assert capacities[-1] == 100
+    caches[0].resize(200)
+    assert capacities[-1] == 200
+    caches[1].clear()
+    assert capacities[-1] == 200
+    own = QuickCache(config.replace(location="", max_size=10))
+    own.resize(5)
+    assert capacities[-1] == 5
 
 
 @pytest.mark.parametrize("attempt", range(3))

@@ -454,6 +454,19 @@ class TestItsOwnRules:
         cache.set("d", 4)
         assert cache.size() == 2
 
+    @pytest.mark.parametrize(("policy", "victim"), [("lru", "b"), ("lfu", "b"), ("fifo", "a")])
+    @pytest.mark.parametrize("write", ["set", "update", "set_many"])
+    def test_who_leaves_after_a_write(self, policy: str, victim: str, write: str) -> None:
+        """Overwriting is a use for LRU and LFU, and none for FIFO."""
+        cache = QuickCache(QuickCacheConfig(max_size=2, default_ttl=60, eviction_policy=policy))
+        cache.set_many({"a": 1, "b": 2})
+        if write == "set_many":
+            cache.set_many({"a": 3})
+        else:
+            getattr(cache, write)("a", 3)
+        cache.set("c", 3)
+        assert set(cache.keys()) == {"a", "b", "c"} - {victim}
+
     @pytest.mark.parametrize(
         ("serializer", "values"),
         [
