@@ -208,6 +208,32 @@ class TestSizes:
         assert figures["current_total_keys"] <= 1
         assert (figures["peak_valid_keys"], figures["peak_total_keys"]) == (8, 8)
 
+    def test_peak_of_valid_ones_below_that_of_all(self, clock: ManualClock) -> None:
+        """Expired entries that are still there count for the one peak, and not for the other."""
+        cache = QuickCache(QuickCacheConfig(clock=clock))
+        cache.set("old", 1, ttl_sec=1)
+        clock.advance(2)
+        cache.set_many({"a": 1, "b": 1})
+        cache.cleanup()
+        cache.resize(1)
+        figures = cache.get_metrics_snapshot()
+        assert (figures["peak_total_keys"], figures["peak_valid_keys"]) == (3, 2)
+        cache.resize(10)
+        cache.set_many({"c": 1, "d": 1})
+        cache.delete_many(["c", "d"])
+        figures = cache.get_metrics_snapshot()
+        assert (figures["peak_total_keys"], figures["peak_valid_keys"]) == (3, 3)
+
+    @pytest.mark.parametrize("way", ["delete", "clear"])
+    def test_peak_of_valid_ones_among_expired_ones(self, clock: ManualClock, way: str) -> None:
+        """One at a time: there never were two valid ones."""
+        cache = QuickCache(QuickCacheConfig(clock=clock))
+        cache.set("old", 1, ttl_sec=1)
+        clock.advance(2)
+        cache.set("a", 1)
+        cache.delete("a") if way == "delete" else cache.clear()
+        assert cache.get_metrics_snapshot()["peak_valid_keys"] == 1
+
     def test_never_above_the_bound(self, clock: ManualClock) -> None:
         """The peak shows that the bound held."""
         for policy in ("s3fifo", "lru", "lfu", "fifo", "sieve"):
