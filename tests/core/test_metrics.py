@@ -210,7 +210,7 @@ class TestSizes:
 
     def test_peak_of_valid_ones_below_that_of_all(self, clock: ManualClock) -> None:
         """Expired entries that are still there count for the one peak, and not for the other."""
-        cache = QuickCache(QuickCacheConfig(clock=clock))
+        cache = QuickCache(QuickCacheConfig(clock=clock, default_ttl=None))
         cache.set("old", 1, ttl_sec=1)
         clock.advance(2)
         cache.set_many({"a": 1, "b": 1})
@@ -227,7 +227,7 @@ class TestSizes:
     @pytest.mark.parametrize("way", ["delete", "clear"])
     def test_peak_of_valid_ones_among_expired_ones(self, clock: ManualClock, way: str) -> None:
         """One at a time: there never were two valid ones."""
-        cache = QuickCache(QuickCacheConfig(clock=clock))
+        cache = QuickCache(QuickCacheConfig(clock=clock, default_ttl=None))
         cache.set("old", 1, ttl_sec=1)
         clock.advance(2)
         cache.set("a", 1)
