@@ -33,7 +33,7 @@ class Counters:
     """Operations that the store could not carry out. Always 0 in scope `memory`."""
     peak_total_keys: int
     peak_valid_keys: int
-    """Most entries that weren't expired, as seen when entries come while none is due, leave, or are counted.
+    """Most entries that weren't expired, as seen when entries come while none is due, expire, or are counted.
     """
 
     def __init__(self) -> None:

@@ -397,7 +397,6 @@ class MemoryStore(Store):
         self._table.entries = fresh.entries
         count = len(old.entries)
         counters = self.counters
-        counters.peak_valid_keys = max(counters.peak_valid_keys, count)
         counters.peak_total_keys = max(counters.peak_total_keys, len(fresh.entries))
         if clears is not None:
             clears.manual_deletions += count

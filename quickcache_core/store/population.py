@@ -137,8 +137,9 @@ class Population:
                 garbage = garbage, self.leave(evict(), _EVICTED)
             else:
                 garbage = garbage, self._make_room(bounds, now)
-        elif size >= counters.peak_total_keys:
-            counters.peak_total_keys = size + 1
+        elif size >= counters.peak_valid_keys:
+            if size >= counters.peak_total_keys:
+                counters.peak_total_keys = size + 1
             if now < deadlines.next_due:
                 counters.peak_valid_keys = size + 1
         # As Entry(key, value, deadline), at a third of the cost.
@@ -237,9 +238,6 @@ class Population:
                 counters.expired_removals += 1
             else:
                 counters.manual_deletions += 1
-                size = len(self.entries)
-                if size >= counters.peak_valid_keys:
-                    counters.peak_valid_keys = size + 1
             self.policy.remove(entry)
         if self.removals is not None:
             self._log(entry.key, cause)
