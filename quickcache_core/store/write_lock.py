@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-PATIENCE = 5.0
-"""Seconds that a write waits for the lock. A hold takes less than a thousandth of that, so then two
+PATIENCE = 2.0
+"""Seconds that a write waits for the lock. A hold takes about a thousandth of that, so then two
 finalisers in the middle of writes to two caches are waiting for each other, and one of the writes has to be
 put off.
 """
