@@ -17,6 +17,7 @@ from quickcache_core.errors import (
     QuickCacheError,
     SerializationError,
     StoreUnavailable,
+    ValueTooLarge,
 )
 from quickcache_core.events import CacheEvent, EventKind, RemovalCause
 from quickcache_core.eviction_policy import BaseEvictionPolicy, EvictionPolicy
@@ -54,6 +55,7 @@ __all__ = [
     "RemovalCause",
     "SerializationError",
     "StoreUnavailable",
+    "ValueTooLarge",
     "nearest_option",
     "register_eviction_policy",
     "register_serializer",

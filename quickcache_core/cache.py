@@ -23,6 +23,8 @@ from quickcache_core.errors import (
 from quickcache_core.events import CacheEvent, EventKind, Listener, RemovalCause, Subscription
 from quickcache_core.files import CacheFiles, check_flag, check_path
 from quickcache_core.keys import check_key
+from quickcache_core.metrics.control import Control
+from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.metrics.snapshot import MetricsSnapshot
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, Store
 from quickcache_core.store.memory import MemoryStore
@@ -31,6 +33,7 @@ from quickcache_core.ttl import TTL, seconds
 
 if TYPE_CHECKING:
     from quickcache_core.config import QuickCacheConfig
+    from quickcache_core.store.shared.store import SharedStore
 
 S = TypeVar("S", bound="QuickCache")
 # Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
@@ -44,7 +47,7 @@ Freeze = Callable[[Any], Any]
 class Parts:
     """What a cache is made of; `QuickCacheConfig.assemble` makes them."""
 
-    store: MemoryStore
+    store: MemoryStore | SharedStore
     bounds: Bounds
     default_ttl: float
     """Seconds, or `FOREVER`."""
@@ -55,6 +58,8 @@ class Parts:
     """Whether other caches may use the store as well."""
     dismiss: Callable[[], None]
     """Ends the background work for the store, if nobody else uses it."""
+    publisher: Publisher | None = None
+    """Shows the figures of the store to other processes."""
 
 
 class QuickCache:
@@ -92,6 +97,7 @@ class QuickCache:
         self._files = parts.files
         self._shares_store = parts.shares_store
         self._dismiss = parts.dismiss
+        self._publisher = parts.publisher
         self._made_enabled = parts.enabled
         self._times_off = 0 if parts.enabled else 1
         self._subscriptions: tuple[Subscription, ...] = ()
@@ -418,6 +424,22 @@ class QuickCache:
         """Count from zero, for every cache that shares the store. The entries stay."""
         self._real_store.reset_counters()
 
+    def publish(self) -> None:
+        """Bring the figures that other processes see up to date, and do what they ask for; see `publish_as`.
+
+        For the end of a request: takes microseconds, and never raises. The background thread does it once a
+        second anyway. Without `publish_as` nothing happens.
+        """
+        if self._publisher is not None:
+            self._publisher.publish()
+
+    @property
+    def control(self) -> Control | None:
+        """The figures of all processes that publish this cache, and commands to them. None if it isn't
+        published.
+        """
+        return None if self._publisher is None else Control(self._publisher)
+
     def save_metrics_to_disk(
         self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
     ) -> Path:
@@ -589,6 +611,9 @@ class QuickCache:
 
     async def areset_metrics(self) -> None:
         self.reset_metrics()
+
+    async def apublish(self) -> None:
+        self.publish()
 
     async def asave_metrics_to_disk(
         self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None

@@ -39,6 +39,16 @@ def boolean(name: str, value: object) -> None:
         raise ConfigError(name, value, "give True or False")
 
 
+def name(field: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(field, value, "give a name as a string, or None")
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(name, value, f"give {' or '.join(map(repr, choices))}")
+
+
 def filename(name: str, value: object) -> None:
     if not isinstance(value, str) or value in ("", ".", "..") or {"/", os.sep, "\0"} & set(value):
         raise ConfigError(name, value, "give a file name without directory and extension")

@@ -18,15 +18,15 @@ from quickcache_core.entry import FOREVER
 from quickcache_core.errors import ConfigError
 from quickcache_core.eviction_policy import EvictionPolicy
 from quickcache_core.files import CacheFiles, FileRules
-from quickcache_core.maintenance import maintenance
+from quickcache_core.location import read_location
 from quickcache_core.registry import eviction_policies, serializers
+from quickcache_core.scopes import LEAST_BYTES, check_shared_scope, make_store
 from quickcache_core.serializer import BaseSerializer
 from quickcache_core.serializer.compression import codec
 from quickcache_core.serializer.isolation import freezer
-from quickcache_core.serializer.signing import Signer
+from quickcache_core.serializer.signing import Secret, Secrets, Signer
+from quickcache_core.sizes import bytes_of
 from quickcache_core.store.base import Bounds
-from quickcache_core.store.memory import MemoryStore
-from quickcache_core.store.named import named_stores
 from quickcache_core.ttl import TTL, seconds
 
 DISABLING_VARIABLE: Final = "QUICKCACHE_DISABLED"
@@ -39,9 +39,6 @@ _BOOLEANS = (
     "allow_unsigned_pickle",
     "enabled",
 )
-_OTHER_SCOPES = ("shared", "redis", "rediss", "unix", "valkey", "valkeys")
-
-Secret = str | bytes | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +51,16 @@ class QuickCacheConfig:
 
     max_size: int = 1000
     """Entries, at least 1."""
+    max_bytes: int | str | None = None
+    """Of a store in scope `shared`, which is the room it takes on the disk: an integer or text such as
+    "256MB", at least "1MB". None: "128MB". Scope `memory` counts entries only.
+    """
+    near_size: int = 10_000
+    """Entries of a store in scope `shared` that each process keeps at hand, at least 0."""
+    fail: Literal["degrade", "raise"] = "degrade"
+    """What becomes of operations while the store can't be used. `degrade`: reads miss and nothing is stored.
+    `raise`: `StoreUnavailable`.
+    """
     default_ttl: TTL | None = 500
     """Seconds or timedelta, above 0; None or `NEVER`: entries have no end unless a call gives them one."""
     cleanup_interval: float = 10.0
@@ -68,7 +75,8 @@ class QuickCacheConfig:
     """
     location: str = ""
     """Which store: empty or `memory://` for one of its own, `memory://name` or a plain word for one shared by
-    name in this process.
+    name in this process, `shared://` and the absolute path of a directory for one that all processes of the
+    host share.
     """
     isolation: Literal["share", "auto", "copy"] = "share"
     """`share`: callers get the object that was stored. `auto`: what can be changed is copied. `copy`:
@@ -88,6 +96,10 @@ class QuickCacheConfig:
     """Whether names of snapshots carry the time unless the call says otherwise."""
     enable_metrics: bool = True
     """Whether the cache gives figures."""
+    publish_as: str | None = None
+    """Name under which the figures of a store in memory are published to other processes of this user. None:
+    they aren't.
+    """
     metrics_serializer: str | type[BaseSerializer] | BaseSerializer = "json"
     """As `serializer`, for metrics files."""
     metrics_storage_dir: str | os.PathLike[str] | None = None
@@ -126,13 +138,15 @@ class QuickCacheConfig:
         eviction_policies.create(policy, field="eviction_policy")
         for name in ("serializer", "metrics_serializer"):
             _check_serializer(name, getattr(self, name))
-        _store_name(self.location)
+        self._check_scope()
         self._set("immutable_types", _types(self.immutable_types))
         freezer(self.isolation, serializers.create(self.serializer))
         for name in ("storage_dir", "metrics_storage_dir"):
             self._set(name, checks.directory(name, getattr(self, name)))
         for name in ("filename", "metrics_filename"):
             checks.filename(name, getattr(self, name))
+        if self.publish_as is not None:
+            checks.name("publish_as", self.publish_as)
         for name in _BOOLEANS:
             checks.boolean(name, getattr(self, name))
         if self.compression is not None:
@@ -142,6 +156,37 @@ class QuickCacheConfig:
         if not callable(self.secret_fallbacks):
             self._set("secret_fallbacks", _fallbacks(self.secret_fallbacks))
         checks.clock("clock", self.clock)
+
+    def _check_scope(self) -> None:
+        scope = read_location(self.location).scope
+        checks.integer("near_size", self.near_size, 0, sys.maxsize)
+        checks.one_of("fail", self.fail, ("degrade", "raise"))
+        if self.max_bytes is not None:
+            bytes_of("max_bytes", self.max_bytes, LEAST_BYTES)
+        if scope == "memory":
+            if self.max_bytes is not None:
+                raise ConfigError(
+                    "max_bytes", self.max_bytes, "scope memory counts entries; leave it out and use max_size"
+                )
+            return
+        if self.eviction_policy != FIELDS["eviction_policy"].default:
+            raise ConfigError(
+                "eviction_policy",
+                self.eviction_policy,
+                "scope shared evicts by CLOCK, which all processes take part in; leave the option out",
+            )
+        if (
+            serializers.create(self.serializer).needs_signature
+            and self.secret is None
+            and not self.allow_unsigned_pickle
+        ):
+            raise ConfigError(
+                "secret",
+                None,
+                "values in scope shared are read by other processes, and this serializer could run what "
+                "somebody else put there; set a secret to sign them, or serializer='json'",
+            )
+        check_shared_scope()
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -170,13 +215,13 @@ class QuickCacheConfig:
 
         A shared location gives the store that is there already.
         """
-        store, shared = self._store()
         serializer = serializers.create(self.serializer)
+        made = make_store(self, serializer)
         return Parts(
-            store=store,
+            store=made.store,
             bounds=Bounds(self.max_size, self.cull_fraction),
             default_ttl=FOREVER if self.default_ttl is None else seconds(self.default_ttl),
-            freeze=freezer(self.isolation, serializer, self.immutable_types),
+            freeze=made.freeze,
             files=CacheFiles(
                 snapshots=FileRules(
                     "storage_dir",
@@ -193,40 +238,19 @@ class QuickCacheConfig:
                     serializers.create(self.metrics_serializer),
                 ),
                 codec=None if self.compression is None else codec(self.compression),
-                signer=self._signer,
+                signer=self.secrets("snapshot").signer,
                 allow_unsigned_pickle=self.allow_unsigned_pickle,
                 clock=self.clock,
             ),
             enabled=self.enabled and not _disabled_by_environment(),
-            shares_store=shared,
-            dismiss=(lambda: None) if shared else (lambda: _retire(store)),
+            shares_store=made.is_shared,
+            dismiss=made.dismiss,
+            publisher=made.publisher,
         )
 
-    def _store(self) -> tuple[MemoryStore, bool]:
-        """The store, and whether others may use it."""
-        policy = eviction_policies.resolve(self.eviction_policy)
-        name = _store_name(self.location)
-
-        def make() -> MemoryStore:
-            interval = float(self.cleanup_interval)
-            store = MemoryStore(
-                policy, self.max_size, self.clock, lambda one: maintenance.wake(one, interval)
-            )
-            maintenance.adopt(store)
-            return store
-
-        if not name:
-            return make(), False
-        store = named_stores.get(name, policy, self.eviction_policy, make)
-        store.widen(self.max_size)
-        return store, True
-
-    def _signer(self) -> Signer | None:
-        secret = self.secret() if callable(self.secret) else self.secret
-        if secret is None:
-            return None
-        fallbacks = self.secret_fallbacks() if callable(self.secret_fallbacks) else self.secret_fallbacks
-        return Signer(secret, fallbacks, purpose="snapshot")
+    def secrets(self, purpose: str) -> Secrets:
+        """What signs and checks, with keys that are good for one purpose only."""
+        return Secrets(self.secret, self.secret_fallbacks, purpose=purpose)
 
 
 FIELDS: Final = {one.name: one for one in dataclasses.fields(QuickCacheConfig)}
@@ -243,11 +267,6 @@ def nearest_option(name: str, options: Sequence[str] = ()) -> str:
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
 
 
-def _retire(store: MemoryStore) -> None:
-    maintenance.dismiss(store)
-    store.stay_asleep()
-
-
 def _disabled_by_environment() -> bool:
     value = os.environ.get(DISABLING_VARIABLE, "").strip().lower()
     if value in ("", "0", "false", "no", "off"):
@@ -255,22 +274,6 @@ def _disabled_by_environment() -> bool:
     if value in ("1", "true", "yes", "on"):
         return True
     raise ConfigError(DISABLING_VARIABLE, value, "set this environment variable to 1 or 0, or remove it")
-
-
-def _store_name(location: object) -> str:
-    """The name of a store that is shared in this process, or nothing for a store of one's own."""
-    if not isinstance(location, str):
-        raise ConfigError("location", location, "give a string: '', a name, or 'memory://name'")
-    scheme, separator, rest = location.partition("://")
-    if not separator:
-        return location
-    if scheme == "memory":
-        return rest
-    if scheme in _OTHER_SCOPES:
-        raise ConfigError(
-            "location", location, f"scope {scheme}:// is not part of this version; use 'memory://name'"
-        )
-    raise ConfigError("location", location, "unknown scheme; use '', a name, or 'memory://name'")
 
 
 def _check_serializer(name: str, value: object) -> None:

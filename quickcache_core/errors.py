@@ -123,6 +123,21 @@ class SerializationError(QuickCacheError):
         self.serializer = serializer
 
 
+class ValueTooLarge(QuickCacheError, ValueError):
+    """A value takes more room than the store can give to one entry."""
+
+    code = "VALUE_TOO_LARGE"
+
+    def __init__(self, key: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"The value of key {key!r} takes {size} bytes, and one entry may take {limit}; "
+            "raise max_bytes, or store it in parts"
+        )
+        self.key = key
+        self.size = size
+        self.limit = limit
+
+
 class StoreUnavailable(QuickCacheError):
     """The store can't be reached, and the operation can't be answered without it."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ _LONGEST_WAIT = 3600.0
 class Member(Protocol):
     """What is looked after."""
 
-    def sweep(self) -> int: ...
+    def sweep(self) -> object:
+        """What is to be done in each interval."""
 
     def before_fork(self) -> bool: ...
 
@@ -36,7 +38,7 @@ class Maintenance:
     The thread starts when a member first asks for it (`wake`), and ends when no member is left, at `stop` of
     the last one, and at exit. Members are held weakly. Where threads don't run (uWSGI without
     `--enable-threads`) nothing is swept in the background, and nothing else changes. After a fork the child
-    has no thread until one of its writes asks for it.
+    has no thread until one of its writes asks for it. uWSGI's master never has one.
     """
 
     def __init__(self) -> None:
@@ -67,7 +69,7 @@ class Maintenance:
             return
         with self._lock:
             self._intervals[member] = interval
-            if not self.is_running and not self._shutting_down:
+            if not self.is_running and not self._shutting_down and not _will_be_forked_by_uwsgi():
                 thread = threading.Thread(target=self._run, name="quickcache-maintenance", daemon=True)
                 try:
                     thread.start()
@@ -164,6 +166,18 @@ class Maintenance:
         for member, held in self._at_fork:
             member.after_fork_in_child(held)
         self._at_fork = []
+
+
+def _will_be_forked_by_uwsgi() -> bool:
+    """Whether this process loads the application for uWSGI's workers to be.
+
+    uWSGI forks without the interpreter's lock: a worker that is forked while a thread has it waits for ever.
+    """
+    uwsgi: Any = sys.modules.get("uwsgi")
+    try:
+        return uwsgi is not None and uwsgi.worker_id() == 0 and uwsgi.mule_id() == 0
+    except AttributeError:  # another module of this name
+        return False
 
 
 maintenance = Maintenance()

@@ -14,10 +14,11 @@ from django.core.cache.backends.base import (
     default_key_func,
 )
 from django.core.exceptions import SynchronousOnlyOperation
+from django.core.signals import request_finished
 
 from quickcache_core import CacheMiss, SerializationError
 from quickcache_core import QuickCache as Engine
-from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, read
+from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, engines_in_use, read
 
 _LONGEST_KEY = MEMCACHE_MAX_KEY_LENGTH
 _SHAPE_KEYS = {"key_func", "key_prefix", "version", "make_key", "validate_key", "make_and_validate_key"}
@@ -249,6 +250,11 @@ class QuickCache(BaseCache):
         """Remove all entries of this `LOCATION`, those of other aliases, versions and prefixes included."""
         self._cache.clear()
 
+    def close(self, **kwargs: Any) -> None:
+        """Called by Django at the end of each request: lets other processes see what this one has counted."""
+        if "_settings" in self.__dict__:
+            self._cache.publish()
+
     def _is_own(self, name: str) -> bool:
         # LocMemCache's bulk methods go through the others, so whoever overrides `get` means `get_many` too.
         return name not in self.__dict__ and getattr(type(self), name) is getattr(QuickCache, name)
@@ -329,6 +335,15 @@ class QuickCache(BaseCache):
 
     async def aclose(self, **kwargs: Any) -> None:
         self.close(**kwargs)
+
+
+def _publish_after_request(**_: Any) -> None:
+    # `close` isn't enough: under ASGI Django closes the caches of another context than the view's.
+    for engine in engines_in_use():
+        engine.publish()
+
+
+request_finished.connect(_publish_after_request, dispatch_uid="quickcache_django")
 
 
 class _Misconfigured:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -106,6 +108,12 @@ def read(location: str, params: Mapping[str, Any]) -> Settings:
     return found
 
 
+def engines_in_use() -> list[QuickCache]:
+    """One for each entry of `CACHES` that was read, but for those whose options can't be told apart
+    cheaply."""
+    return [settings.engine for settings in list(_read.values())]
+
+
 def _identity(location: str, params: Mapping[str, Any]) -> Any:
     """What tells one entry of `CACHES` from another; None if that can't be told cheaply."""
     try:
@@ -197,12 +205,20 @@ class Reader:
         try:
             translate = _FROM_DJANGO.get(name.upper())
             translated: Any = translate(name, value) if translate else value
-            QuickCacheConfig(**{field: translated})
+            QuickCacheConfig(**{**self._beside(), field: translated})
         except ConfigError as error:
             check_id = NOT_INSTALLED if isinstance(error.__cause__, ImportError) else WRONG_VALUE
             yield SettingError(check_id, name, value, error.remedy)
         else:
             self._fields[field] = translated
+
+    def _beside(self) -> dict[str, Any]:
+        """What a single option has to fit."""
+        try:
+            QuickCacheConfig(location=store_location(self.location))
+        except (ConfigError, AttributeError, TypeError):
+            return {}  # `_where` says what is wrong with it
+        return {"location": store_location(self.location), "secret": _secret_key}
 
     def _take_timeout(self, name: str, value: Any) -> Iterator[SettingError]:
         if "default_ttl" in self._given_as:
@@ -236,6 +252,8 @@ class Reader:
         fields["immutable_types"] = (SafeString, *fields.get("immutable_types", ()))
         if self._timeout is None or self._timeout > 0:
             fields["default_ttl"] = self._timeout
+        if fields["location"].startswith("memory://"):
+            fields.setdefault("publish_as", published_as(fields["location"]))
         fields.setdefault("secret", _secret_key)
         fields.setdefault("secret_fallbacks", _secret_key_fallbacks)
         return QuickCacheConfig(**fields)
@@ -246,6 +264,20 @@ def store_location(location: str) -> str:
     if location in ("", "memory://"):
         return _UNNAMED
     return location if "://" in location else f"memory://{location}"
+
+
+def published_as(location: str) -> str | None:
+    """The name under which the workers and the commands of a project find each other: the file of its
+    settings, and the store. None for settings that come from no file, as in tests.
+    """
+    try:
+        module = getattr(django_settings, "SETTINGS_MODULE", None)
+    except ImproperlyConfigured:  # there are no settings yet
+        return None
+    if not module:
+        return None
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return f"django {os.path.realpath(file) if file else module} {location}"
 
 
 def _nearest(name: Any, known: Collection[str]) -> str:

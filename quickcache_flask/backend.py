@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterable
 from datetime import timedelta
 from pickle import PicklingError
@@ -27,7 +28,9 @@ from quickcache_flask.conf import (
     DEFAULT_THRESHOLD,
     DEFAULT_TIMEOUT,
     default_ttl_of,
+    in_memory,
     named_as_written,
+    published_as,
     read_settings,
     secrets_of,
     ttl_of,
@@ -106,10 +109,17 @@ class QuickCache(BaseCache):
         arguments = {argument: setting.value for argument, setting in settings.items()}
         if "secret" not in arguments:
             arguments = secrets_of(app) | arguments
+        location = arguments.get("location", "")
+        if "publish_as" not in arguments and in_memory(location):
+            made = app.extensions.get("cache")
+            ours = [one for one in made.values() if isinstance(one, cls)] if isinstance(made, dict) else []
+            arguments["publish_as"] = published_as(app, location, len(ours) + 1)
         try:
-            return cls(**arguments)
+            backend = cls(**arguments)
         except ConfigError as error:
             raise named_as_written(error, settings) from error
+        _publish_after_requests(app, backend)
+        return backend
 
     @property
     def default_timeout(self) -> Any:
@@ -251,6 +261,23 @@ class QuickCache(BaseCache):
             return value
         data = self._serializer.dumps(value)
         return None if data is None else Serialized(data)
+
+
+def _publish_after_requests(app: Flask, backend: QuickCache) -> None:
+    """Let other processes see at the end of each request what this one has counted."""
+    reference = weakref.ref(backend)
+
+    def publish(error: BaseException | None) -> None:
+        alive = reference()
+        if alive is not None:
+            alive.engine.publish()
+
+    try:
+        app.teardown_appcontext(publish)
+    except AssertionError:
+        # The app has had its first request: Flask allows no more registrations, since other workers may have
+        # missed them. This one was made in the same call as the cache.
+        app.teardown_appcontext_funcs.append(publish)
 
 
 def _with_ours(immutable_types: Any) -> Any:

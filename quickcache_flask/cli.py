@@ -1,4 +1,4 @@
-"""`flask quickcache stats`, `clear`, `keys`: the caches of the app, as the command's own process has them."""
+"""`flask quickcache stats`, `clear`, `keys`: the caches of the app, as its running workers have them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 from flask import Flask, current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, FlaskGroup
 
-from quickcache_core.metrics.report import (
-    keys_report,
-    keys_table,
-    memory_notes,
-    stats_report,
-    stats_table,
-    to_json,
-)
+from quickcache_core.metrics.prometheus import to_prometheus
+from quickcache_core.metrics.report import StatsReport, clear_everywhere, keys_report, stats_report, to_json
+from quickcache_core.metrics.tables import keys_table, stats_table
+from quickcache_core.metrics.watch import WATCH_INTERVAL, watch
 
 if TYPE_CHECKING:
     from quickcache_flask import QuickCache
@@ -34,13 +30,40 @@ cache_option = click.option(
 
 @quickcache.command()
 @json_option
+@click.option("--prometheus", "as_prometheus", is_flag=True, help="In Prometheus's text format.")
+@click.option(
+    "--watch",
+    "interval",
+    is_flag=False,
+    flag_value=WATCH_INTERVAL,
+    type=click.FloatRange(0.05, 86_400),
+    metavar="[SECONDS]",
+    help=f"Again and again, until Ctrl-C; default: every {WATCH_INTERVAL:g} seconds.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="With --watch: so many times.")
 @cache_option
-def stats(as_json: bool, names: tuple[str, ...]) -> None:
-    """Show hits, misses, entries and evictions."""
-    report = stats_report(
+def stats(
+    as_json: bool, as_prometheus: bool, interval: float | None, count: int | None, names: tuple[str, ...]
+) -> None:
+    """Show hits, misses, entries and evictions of each worker."""
+    if as_json + as_prometheus + (interval is not None) > 1:
+        raise click.UsageError("--json, --prometheus and --watch exclude each other.")
+    caches = [
         (name, location_of(backend), backend.engine) for name, backend in chosen(current_app, names).items()
-    )
-    click.echo(to_json(report) if as_json else stats_table(report))
+    ]
+
+    def make_report() -> StatsReport:
+        return stats_report(caches)
+
+    if interval is not None:
+        watch(make_report, click.echo, interval=interval, count=count)
+    elif as_prometheus:
+        try:
+            click.echo(to_prometheus(make_report()), nl=False)
+        except ImportError as error:
+            raise click.ClickException(f"--prometheus: {error}") from error
+    else:
+        click.echo((to_json if as_json else stats_table)(make_report()))
 
 
 @quickcache.command()
@@ -51,28 +74,30 @@ def stats(as_json: bool, names: tuple[str, ...]) -> None:
 @json_option
 @cache_option
 def keys(prefix: str, limit: int, as_json: bool, names: tuple[str, ...]) -> None:
-    """List the live keys, as stored, and the time they have left."""
-    report = keys_report(
-        (
-            (name, location_of(backend), backend.engine, backend.key_prefix + prefix)
-            for name, backend in chosen(current_app, names).items()
-        ),
-        limit=limit,
-    )
+    """List the live keys of all workers, as stored, and the time they have left."""
+    caches = [
+        (name, location_of(backend), backend.engine, backend.key_prefix + prefix)
+        for name, backend in chosen(current_app, names).items()
+    ]
+    try:
+        report = keys_report(caches, limit=limit)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     click.echo(to_json(report) if as_json else keys_table(report))
 
 
 @quickcache.command()
+@click.option("--prefix", default="", help="Only keys that begin so.")
 @cache_option
-def clear(names: tuple[str, ...]) -> None:
-    """Remove all entries; of a store that apps share, those with the app's CACHE_KEY_PREFIX."""
+def clear(prefix: str, names: tuple[str, ...]) -> None:
+    """Remove entries in all workers; of a store that apps share, those with the app's CACHE_KEY_PREFIX."""
     for name, backend in chosen(current_app, names).items():
-        before = backend.engine.size()
-        backend.clear()
-        removed = before - backend.engine.size()
-        click.echo(f"{name}: {removed} {'entry' if removed == 1 else 'entries'} removed")
-    for note in memory_notes():
-        click.echo(note)
+        try:
+            lines = clear_everywhere(name, backend.engine, backend.key_prefix + prefix)
+        except ValueError as error:
+            raise click.ClickException(f"{name}: {error}") from error
+        for line in lines:
+            click.echo(line)
 
 
 def backends_of(app: Flask) -> dict[str, QuickCache]:
@@ -102,6 +127,11 @@ def chosen(app: Flask, names: tuple[str, ...]) -> dict[str, QuickCache]:
     for name in names:
         if name not in known:
             raise click.ClickException(f"There is no cache {name!r}; there are: {', '.join(sorted(known))}.")
+    if isinstance(click.get_current_context().find_root().command, FlaskGroup):
+        # `flask quickcache ...` is a process of its own, no worker. Elsewhere a worker may run the command.
+        for backend in backends.values():
+            if backend.engine.control is not None:
+                backend.engine.control.stay_out()
     return {
         name: backend
         for name, backend in backends.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,6 +75,20 @@ def secrets_of(app: Flask) -> dict[str, Any]:
         "secret": lambda: app.secret_key,
         "secret_fallbacks": lambda: app.config.get("SECRET_KEY_FALLBACKS") or (),
     }
+
+
+def in_memory(location: Any) -> bool:
+    """Whether that is the location of a store in memory. What is wrong with a location is said elsewhere."""
+    return isinstance(location, str) and ("://" not in location or location.startswith("memory://"))
+
+
+def published_as(app: Flask, location: str, ordinal: int) -> str:
+    """The name under which the workers and the commands of an app find each other: the app, and the store, by
+    its name or as the app's first, second ... cache.
+    """
+    # Not the import name, which is __main__ where the app is run as a program.
+    store = location.removeprefix("memory://") or f"cache {ordinal}"
+    return f"flask {app.name} {os.path.realpath(app.root_path)} {store}"
 
 
 def ttl_of(timeout: Any) -> TTL | None:

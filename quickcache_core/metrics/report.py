@@ -1,7 +1,7 @@
-"""What the commands of both adapters show: figures and keys, as data for programs and as text for people.
+"""What the commands of both adapters show and do, as data for programs; `tables` makes text of it.
 
-The data is made for several workers: each worker is a row of its own and `totals` adds them up. Scope
-`memory` has one row, because no process can look into the memory of another.
+Each running worker is a row of its own. Those that have ended are one row, and `totals` adds all up. A cache
+that isn't published to other processes is that of the process that asks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypedDict
 
+from quickcache_core.metrics.board import Reading, Worker
+from quickcache_core.metrics.control import Control
+from quickcache_core.metrics.figures import StoreFigures
+from quickcache_core.metrics.server import server_name
 from quickcache_core.metrics.snapshot import MetricsSnapshot
 
 _LOADED_AT = time.monotonic()
@@ -34,33 +38,48 @@ class ReportedCache(Protocol):
     @property
     def max_size(self) -> int: ...
 
+    @property
+    def control(self) -> Control | None: ...
+
     def metrics(self) -> MetricsSnapshot: ...
 
     def keys(self, prefix: str = "") -> Iterator[str]: ...
 
     def ttl(self, key: str) -> float | None: ...
 
+    def delete_many(self, keys: Iterable[str]) -> int: ...
+
+    def size(self) -> int: ...
+
+    def clear(self) -> None: ...
+
 
 class Figures(TypedDict):
-    """Counts since the store was made. `hit_ratio` is None before the first get."""
+    """Counts since the store was made, and its size now. `hit_ratio` is None before the first get; `bytes`
+    where nobody weighs entries.
+    """
 
     hits: int
     misses: int
     hit_ratio: float | None
     gets: int
     sets: int
+    ops_per_s: float
     entries: int
     max_entries: int
+    bytes: int | None
     evictions: int
     expirations: int
     deletions: int
+    failed_ops: int
     store_errors: int
 
 
 class WorkerFigures(Figures):
-    """The figures of one process. `uptime_s`: seconds since it loaded the cache."""
+    """The figures of one process. `uptime_s`: seconds since it began to use the cache."""
 
     pid: int
+    server: str
     uptime_s: float
 
 
@@ -72,7 +91,7 @@ class AliasFigures(TypedDict):
     workers: list[WorkerFigures]
     totals: Figures
     retired: Figures | None
-    """Totals of workers that have ended, where the scope can know of them."""
+    """Totals of workers that have ended; None if none has, or nobody knows of them."""
 
 
 class StatsReport(TypedDict):
@@ -83,7 +102,9 @@ class StatsReport(TypedDict):
 class KeyRow(TypedDict):
     key: str
     ttl_s: float | None
-    """Seconds left; None for an entry that never expires."""
+    """Seconds left, of several workers the longest; None for an entry that never expires."""
+    pids: list[int]
+    """The workers that have it. Empty where all share their entries."""
 
 
 class AliasKeys(TypedDict):
@@ -93,6 +114,8 @@ class AliasKeys(TypedDict):
     keys: list[KeyRow]
     truncated: bool
     """More keys match than `keys` lists."""
+    workers: list[int]
+    """Pids of those that were asked and have answered."""
 
 
 class KeysReport(TypedDict):
@@ -101,53 +124,39 @@ class KeysReport(TypedDict):
 
 
 def worker_figures(cache: ReportedCache) -> WorkerFigures:
-    """The row of the process that calls."""
+    """The row of the process that calls, for a cache that isn't published."""
     counts = cache.metrics()
-    return {
-        "pid": os.getpid(),
-        "uptime_s": round(time.monotonic() - _LOADED_AT, 3),
-        "hits": counts.hits,
-        "misses": counts.misses,
-        "hit_ratio": _ratio(counts.hits, counts.gets),
-        "gets": counts.gets,
-        "sets": counts.sets,
-        "entries": counts.current_total_keys,
-        "max_entries": cache.max_size,
-        "evictions": counts.evictions,
-        "expirations": counts.expired_removals,
-        "deletions": counts.manual_deletions,
-        "store_errors": counts.store_errors,
-    }
+    figures = StoreFigures(
+        counts.hits,
+        counts.misses,
+        counts.sets,
+        counts.failed_ops,
+        counts.evictions,
+        counts.expired_removals,
+        counts.manual_deletions,
+        counts.store_errors,
+        counts.current_total_keys,
+        cache.max_size,
+    )
+    uptime = time.monotonic() - _LOADED_AT
+    return _worker_row(Worker(os.getpid(), server_name(), uptime, figures, 0.0, 0, 0))
 
 
-def add_up(workers: Iterable[Figures]) -> Figures:
-    """The sum of rows of stores that share nothing, as processes in scope `memory`."""
-    total: Figures = {
-        "hits": 0,
-        "misses": 0,
-        "hit_ratio": None,
-        "gets": 0,
-        "sets": 0,
-        "entries": 0,
-        "max_entries": 0,
-        "evictions": 0,
-        "expirations": 0,
-        "deletions": 0,
-        "store_errors": 0,
-    }
-    for row in workers:
-        total["hits"] += row["hits"]
-        total["misses"] += row["misses"]
-        total["gets"] += row["gets"]
-        total["sets"] += row["sets"]
-        total["entries"] += row["entries"]
-        total["max_entries"] += row["max_entries"]
-        total["evictions"] += row["evictions"]
-        total["expirations"] += row["expirations"]
-        total["deletions"] += row["deletions"]
-        total["store_errors"] += row["store_errors"]
-    total["hit_ratio"] = _ratio(total["hits"], total["gets"])
-    return total
+def add_up(rows: Sequence[Figures], *, size: StoreFigures | None = None) -> Figures:
+    """The sum of rows, of which those that have entries share nothing; with `size`, they all share a store of
+    this size.
+    """
+    counts: dict[str, Any] = {name: sum(row[name] for row in rows) for name in _SUMMED}  # type: ignore[literal-required]
+    rate = counts.pop("ops_per_s")
+    weights = [row["bytes"] for row in rows]
+    weight = None if None in weights or not weights else sum(filter(None, weights))
+    total = StoreFigures(**counts, bytes=weight)
+    if size is not None:
+        total = total._replace(entries=size.entries, max_entries=size.max_entries, bytes=size.bytes)
+    return _row(total, rate)
+
+
+_SUMMED = (*StoreFigures._fields[:-1], "ops_per_s")
 
 
 def stats_report(caches: Iterable[tuple[str, str, ReportedCache]]) -> StatsReport:
@@ -156,20 +165,31 @@ def stats_report(caches: Iterable[tuple[str, str, ReportedCache]]) -> StatsRepor
     Aliases of one store repeat that store's figures.
     """
     aliases: list[AliasFigures] = []
+    notes: dict[str, None] = {}
     for alias, location, cache in caches:
-        workers = [worker_figures(cache)]
+        size = None
+        reading, note = _read(cache)
+        if reading is None:
+            workers, retired = [worker_figures(cache)], None
+        else:
+            workers = [_worker_row(worker) for worker in sorted(reading.workers, key=_pid)]
+            retired = _row(reading.ended) if reading.ended_workers else None
+            size = cache.control.of_store() if cache.control and cache.control.shared_entries else None
+        if note:
+            notes[note] = None
         aliases.append(
             {
                 "alias": alias,
                 "location": location,
-                "scope": "memory",
-                "policy": _policy_name(cache.config.eviction_policy),
+                "scope": _scope(cache),
+                # What the settings say is about scope memory only.
+                "policy": "clock" if size else _policy_name(cache.config.eviction_policy),
                 "workers": workers,
-                "totals": add_up(workers),
-                "retired": None,
+                "totals": add_up([*workers, *([retired] if retired else [])], size=size),
+                "retired": retired,
             }
         )
-    return {"aliases": aliases, "notes": memory_notes()}
+    return {"aliases": aliases, "notes": list(notes)}
 
 
 def keys_report(
@@ -177,92 +197,99 @@ def keys_report(
 ) -> KeysReport:
     """Live keys of caches given as (alias, location, cache, prefix of the stored keys), at most `limit` per
     alias.
+
+    Raises `ValueError` for a prefix that is too long to be told to other processes.
     """
     aliases: list[AliasKeys] = []
+    notes: dict[str, None] = {}
     for alias, location, cache, prefix in caches:
-        rows = _live_keys(cache, prefix)
-        keys = list(rows if limit is None else islice(rows, limit))
+        keys, truncated, workers, said = _keys(cache, prefix, limit)
+        notes.update(dict.fromkeys(said))
         aliases.append(
             {
                 "alias": alias,
                 "location": location,
-                "scope": "memory",
+                "scope": _scope(cache),
                 "keys": keys,
-                "truncated": limit is not None and next(rows, None) is not None,
+                "truncated": truncated,
+                "workers": workers,
             }
         )
-    return {"aliases": aliases, "notes": memory_notes()}
+    return {"aliases": aliases, "notes": list(notes)}
+
+
+def clear_everywhere(alias: str, cache: ReportedCache, prefix: str = "") -> list[str]:
+    """Remove the entries whose stored keys begin with `prefix` from all workers; what to say of it, in lines.
+
+    Raises `ValueError` for a prefix that is too long to be told to other processes.
+    """
+    control = cache.control
+    if control is None:
+        return [_removed(alias, _clear(cache, prefix)), *memory_notes()]
+    try:
+        cleared = control.clear(prefix)
+    except OSError as error:
+        return [_removed(alias, _clear(cache, prefix)), _only_here(error)]
+    if control.shared_entries:
+        return [f"{_removed(alias, cleared.removed)}, for all processes"]
+    lines = [f"{alias}: cleared in {_several(len(cleared.obeyed), 'worker')}"]
+    if not cleared.obeyed and not cleared.silent:
+        lines = [f"{alias}: no worker is running"]
+    if cleared.silent:
+        lines.append(
+            f"{alias}: no answer from {_pids(cleared.silent)}; cleared at the end of the next request"
+        )
+    return lines
+
+
+def _clear(cache: ReportedCache, prefix: str) -> int:
+    if prefix:
+        return cache.delete_many(list(cache.keys(prefix)))
+    size = cache.size()
+    cache.clear()
+    return size
 
 
 def memory_notes() -> list[str]:
-    """What a reader must know about any output on caches of scope `memory`."""
-    pid = os.getpid()
-    return [
-        f"Scope memory: the cache of this process (pid {pid}); every worker has its own, unseen by others."
-    ]
+    """What a reader must know of output on caches that aren't published."""
+    return [f"Only this process (pid {os.getpid()}): the cache isn't published to others, see publish_as."]
 
 
 def to_json(report: Mapping[str, Any]) -> str:
     return json.dumps(report, indent=2)
 
 
-def stats_table(report: StatsReport) -> str:
-    """For each alias one line per worker, and a line of totals where there are several."""
-    blocks: list[str] = []
-    for alias in report["aliases"]:
-        rows = [_figure_cells(str(row["pid"]), _duration(row["uptime_s"]), row) for row in alias["workers"]]
-        if alias["retired"] is not None:
-            rows.append(_figure_cells("ended", "", alias["retired"]))
-        if len(rows) > 1:
-            rows.append(_figure_cells("total", "", alias["totals"]))
-        blocks.append(f"{_heading(alias)}, policy {alias['policy']}\n{_table(_FIGURE_HEADS, rows)}")
-    return "\n\n".join([*blocks, *report["notes"]])
+def _read(cache: ReportedCache) -> tuple[Reading | None, str]:
+    """What is published, and what there is to say about it. None if nothing is."""
+    if cache.control is None:
+        return None, memory_notes()[0]
+    try:
+        return cache.control.read(), ""
+    except OSError as error:
+        return None, _only_here(error)
 
 
-def keys_table(report: KeysReport) -> str:
-    """For each alias its keys with the time they have left."""
-    blocks: list[str] = []
-    for alias in report["aliases"]:
-        rows = [(_printable(row["key"]), _ttl_cell(row["ttl_s"])) for row in alias["keys"]]
-        text = _table(("key", "expires in"), rows) if rows else "no keys"
-        if alias["truncated"]:
-            text += f"\nonly the first {len(rows)} are shown"
-        blocks.append(f"{_heading(alias)}\n{text}")
-    return "\n\n".join([*blocks, *report["notes"]])
-
-
-_FIGURE_HEADS = (
-    "pid",
-    "uptime",
-    "gets",
-    "hits",
-    "misses",
-    "hit ratio",
-    "sets",
-    "entries",
-    "limit",
-    "evicted",
-    "expired",
-    "deleted",
-    "errors",
-)
-
-
-def _figure_cells(name: str, uptime: str, row: Figures) -> tuple[str, ...]:
-    ratio = row["hit_ratio"]
-    counts = (row["evictions"], row["expirations"], row["deletions"], row["store_errors"])
-    return (
-        name,
-        uptime,
-        *(str(row["gets"]), str(row["hits"]), str(row["misses"])),
-        "-" if ratio is None else f"{ratio:.1%}",
-        *(str(row["sets"]), str(row["entries"]), str(row["max_entries"])),
-        *map(str, counts),
-    )
-
-
-def _ttl_cell(ttl_s: float | None) -> str:
-    return "never" if ttl_s is None else _duration(ttl_s)
+def _keys(
+    cache: ReportedCache, prefix: str, limit: int | None
+) -> tuple[list[KeyRow], bool, list[int], list[str]]:
+    """Keys, whether there are more, which workers have answered, and what else there is to say."""
+    notes = memory_notes()
+    if cache.control is not None:
+        try:
+            found = cache.control.keys(prefix, limit)
+        except OSError as error:
+            notes = [_only_here(error)]
+        else:
+            keys: list[KeyRow] = [
+                {"key": one.key, "ttl_s": one.ttl_s, "pids": list(one.pids)} for one in found.keys
+            ]
+            said = [f"No answer from {_pids(found.silent)}: keys are missing here."] if found.silent else []
+            if not (found.asked or found.silent or cache.control.shared_entries):
+                said = ["No worker is running."]
+            return keys, found.truncated, list(found.asked), said
+    rows = _live_keys(cache, prefix)
+    keys = list(rows if limit is None else islice(rows, limit))
+    return keys, limit is not None and next(rows, None) is not None, [], notes
 
 
 def _live_keys(cache: ReportedCache, prefix: str) -> Iterator[KeyRow]:
@@ -271,43 +298,61 @@ def _live_keys(cache: ReportedCache, prefix: str) -> Iterator[KeyRow]:
             ttl = cache.ttl(key)
         except KeyError:  # it expired or was deleted since `keys` saw it
             continue
-        yield {"key": key, "ttl_s": None if ttl is None else round(ttl, 3)}
+        yield {"key": key, "ttl_s": None if ttl is None else round(ttl, 3), "pids": [os.getpid()]}
 
 
-def _ratio(hits: int, gets: int) -> float | None:
-    return round(hits / gets, 6) if gets else None
+def _pid(worker: Worker) -> int:
+    return worker.pid
+
+
+def _worker_row(worker: Worker) -> WorkerFigures:
+    return {
+        "pid": worker.pid,
+        "server": worker.server,
+        "uptime_s": round(worker.uptime_s, 3),
+        **_row(worker.figures, worker.ops_per_s),
+    }
+
+
+def _row(figures: StoreFigures, ops_per_s: float = 0.0) -> Figures:
+    gets = figures.hits + figures.misses
+    return {
+        "hits": figures.hits,
+        "misses": figures.misses,
+        "hit_ratio": round(figures.hits / gets, 6) if gets else None,
+        "gets": gets,
+        "sets": figures.sets,
+        "ops_per_s": round(ops_per_s, 3),
+        "entries": figures.entries,
+        "max_entries": figures.max_entries,
+        "bytes": figures.bytes,
+        "evictions": figures.evictions,
+        "expirations": figures.expirations,
+        "deletions": figures.deletions,
+        "failed_ops": figures.failed_ops,
+        "store_errors": figures.store_errors,
+    }
+
+
+def _scope(cache: ReportedCache) -> str:
+    return "shared" if cache.control is not None and cache.control.shared_entries else "memory"
+
+
+def _only_here(error: OSError) -> str:
+    return f"Only this process (pid {os.getpid()}): the figures of others can't be read ({error})."
+
+
+def _removed(alias: str, count: int) -> str:
+    return f"{alias}: {_several(count, 'entry', 'entries')} removed"
+
+
+def _several(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _pids(pids: Sequence[int]) -> str:
+    return f"pid {', '.join(map(str, pids))}"
 
 
 def _policy_name(policy: object) -> str:
     return policy if isinstance(policy, str) else getattr(policy, "__name__", type(policy).__name__)
-
-
-def _heading(alias: AliasFigures | AliasKeys) -> str:
-    return f"{alias['alias']}: {_printable(alias['location']) or 'no location'}, scope {alias['scope']}"
-
-
-def _printable(text: str) -> str:
-    # Keys are often made of what visitors send: escape sequences in them must not reach a terminal.
-    return text if text.isprintable() else ascii(text)[1:-1]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, whole = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    clock = f"{hours}:{minutes:02}:{whole:02}"
-    return f"{days} d {clock}" if days else clock
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = [_line(row, widths) for row in (heads, *rows)]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])

@@ -65,7 +65,7 @@ def freezer(
     if mode == "share":
         return None
     if mode == "copy":
-        return _through(serializer)
+        return through(serializer, loader(serializer))
     if mode == "auto":
         return _automatic(IMMUTABLE_TYPES.union(_checked(immutable_types)))
     raise ConfigError("isolation", mode, "give 'auto', 'share' or 'copy'")
@@ -150,7 +150,36 @@ def _unpickle(data: bytes) -> Any:
         ) from error
 
 
-def _through(serializer: BaseSerializer) -> Callable[[Any], Any]:
+def settler(mode: str, immutable_types: Iterable[type] = ()) -> Callable[[Any, Frozen], Any]:
+    """The function that says what to keep of a value that was just loaded, and that nobody else holds.
+
+    It gets the value and the `Frozen` it came from, and returns a stored form that is at least as cheap to
+    read. Modes as with `freezer`.
+    """
+    if mode == "share":
+        return lambda value, frozen: value
+    if mode == "copy":
+        return lambda value, frozen: frozen
+    immutable = IMMUTABLE_TYPES.union(_checked(immutable_types))
+    all_immutable = immutable.issuperset
+
+    def settle(value: Any, frozen: Frozen) -> Any:
+        kind = type(value)
+        if kind is dict:
+            if _flat(value, all_immutable, immutable) and _flat(value.values(), all_immutable, immutable):
+                return Frozen(dict.copy, value)
+        elif kind is list or kind is set:
+            if _flat(value, all_immutable, immutable):
+                return Frozen(kind.copy, value)
+        elif _deeply_immutable((value,), immutable):
+            return value
+        return frozen
+
+    return settle
+
+
+def loader(serializer: BaseSerializer) -> Callable[[Any], Any]:
+    """`serializer.deserialize`, with a `SerializationError` for whatever it raises."""
     name = serializer_name(serializer)
 
     def load(data: Any) -> Any:
@@ -165,7 +194,14 @@ def _through(serializer: BaseSerializer) -> Callable[[Any], Any]:
                 serializer=name,
             ) from error
 
-    def freeze(value: Any) -> Any:
+    return load
+
+
+def through(serializer: BaseSerializer, load: Callable[[Any], Any]) -> Callable[[Any], Frozen]:
+    """The function that sends every value through `serializer`; `load` is its `loader`."""
+    name = serializer_name(serializer)
+
+    def freeze(value: Any) -> Frozen:
         try:
             return Frozen(load, serializer.serialize(value))
         except SerializationError:

@@ -15,6 +15,8 @@ from quickcache_core.errors import KeyExpired, KeyNotFound
 from quickcache_core.events import RemovalCause
 from quickcache_core.eviction_policy.base import EvictionPolicy
 from quickcache_core.metrics.counters import Counters
+from quickcache_core.metrics.figures import StoreFigures
+from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
 from quickcache_core.store.population import PLAIN_NUMBERS, Population
@@ -54,6 +56,8 @@ class MemoryStore(Store):
         self._now = clock.monotonic
         self._wake = wake
         self._listeners: tuple[RemovalListener, ...] = ()
+        self.publishers: dict[str, Publisher] = {}
+        """By the names under which the figures are published."""
         self.lock = WriteLock()
         self.counters = Counters()
         self._population = self._new_population()
@@ -161,6 +165,22 @@ class MemoryStore(Store):
         entry, presence, garbage = self._population.find(key)
         return (entry, presence), garbage
 
+    def figures(self) -> StoreFigures:
+        """What is published: cheap, without a lock, and no look at any entry."""
+        table, counters = self._table, self.counters
+        return StoreFigures(
+            table.hits,
+            table.misses,
+            counters.sets,
+            counters.failed_ops,
+            counters.evictions,
+            counters.expired_removals,
+            counters.manual_deletions,
+            counters.store_errors,
+            len(table.entries),
+            self._capacity,
+        )
+
     # Writing
 
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
@@ -170,6 +190,8 @@ class MemoryStore(Store):
         acquire, release = lock.acquire, lock.release
         if not (acquire(False) or acquire(True, PATIENCE)):
             lock.postponed.append(functools.partial(self.put, key, value, ttl, bounds))
+            if lock.is_idle():
+                self.finish()
             return
         if lock.busy:
             release()
@@ -229,8 +251,11 @@ class MemoryStore(Store):
         lock = self.lock
         acquire, release = lock.acquire, lock.release
         if not (acquire(False) or acquire(True, PATIENCE)):
+            found = self._value(key)
             lock.postponed.append(functools.partial(self._remove, key))
-            return self._value(key)
+            if lock.is_idle():
+                self.finish()
+            return found
         if lock.busy:
             release()
             lock.postponed.append(functools.partial(self._remove, key))
@@ -467,6 +492,10 @@ class MemoryStore(Store):
         garbage = population.expire(expired)
         return len(garbage), garbage
 
+    def want_thread(self) -> None:
+        """Have the next write ask for the background thread, whether or not it leaves something to do."""
+        self._population.wants_thread = self._population.unfinished = True
+
     def stay_asleep(self) -> None:
         """Ask for no background thread any more."""
         self._wake = None
@@ -475,6 +504,8 @@ class MemoryStore(Store):
         with self.lock:
             self._table.hits = self._table.misses = 0
             self.counters.reset(len(self._table.entries))
+            for publisher in self.publishers.values():
+                publisher.count_from_zero()
 
     def _new_population(self, counters: Counters | None = None) -> Population:
         return Population(self._make_policy(), self._capacity, self._now, counters or self.counters)
@@ -546,6 +577,8 @@ class MemoryStore(Store):
         # The maintenance thread exists in the parent only: have the next write with a TTL call for one.
         self._population.deadlines.forget_recent()
         self._population.deadlines.new_chunk = True
+        if self.publishers:
+            self.want_thread()
 
 
 def _empty(population: Population | None) -> None:

@@ -32,6 +32,14 @@ class WriteLock:
         """Whether a write is under way. To be asked under the lock: then it is one of the asking thread."""
         self.postponed: list[Callable[[], object]] = []
 
+    def is_idle(self) -> bool:
+        """Whether nobody holds it: then nobody will see to what was postponed, either."""
+        if not self.acquire(False):
+            return False
+        idle = not self.busy
+        self.release()
+        return idle
+
     def __enter__(self) -> None:
         self.acquire()
 
@@ -72,9 +80,13 @@ def exclusive(
             if not mine or lock.busy:
                 if mine:
                     release()
+                result = answer(self, *args, **kwargs)
                 if postpone:
                     lock.postponed.append(functools.partial(run, self, *args, **kwargs))
-                return answer(self, *args, **kwargs)
+                    if not mine and lock.is_idle():
+                        # Whoever held it let go before this was on the list.
+                        self.finish()
+                return result
             lock.busy = True
             try:
                 result, _garbage = method(self, *args, **kwargs)

@@ -19,7 +19,9 @@ Held = Callable[[EvictionPolicy], Iterable[Entry]]
 
 def store_of(cache: QuickCache) -> MemoryStore:
     """The store behind the cache, also while the cache is switched off."""
-    return cache._real_store
+    store = cache._real_store
+    assert isinstance(store, MemoryStore), "only memory stores keep such books"
+    return store
 
 
 def population_of(cache: QuickCache) -> Population:

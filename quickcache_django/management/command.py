@@ -8,7 +8,6 @@ from typing import Any, cast
 from django.core.cache import caches
 from django.core.management.base import BaseCommand, CommandError
 
-from quickcache_core.metrics.report import memory_notes
 from quickcache_django.backend import QuickCache
 from quickcache_django.checks import entries
 
@@ -34,9 +33,10 @@ class CacheCommand(BaseCommand):
             if alias not in locations:
                 known = ", ".join(locations) or "none"
                 raise CommandError(f"No alias {alias!r} that uses QuickCache in CACHES; there are: {known}.")
+        if getattr(self, "_called_from_command_line", False):
+            # A process of its own, no worker. Elsewhere it may be one that calls the command.
+            for alias in locations:
+                control = cast(QuickCache, caches[alias]).engine.control
+                if control is not None:
+                    control.stay_out()
         return [(alias, locations[alias], cast(QuickCache, caches[alias])) for alias in dict.fromkeys(wanted)]
-
-    def note(self) -> None:
-        """Say whose cache it was."""
-        for note in memory_notes():
-            self.stdout.write(note)

@@ -3,12 +3,18 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
-from quickcache_core.metrics.report import keys_report, keys_table, to_json
+from django.core.management.base import CommandError
+
+from quickcache_core.metrics.report import keys_report, to_json
+from quickcache_core.metrics.tables import keys_table
 from quickcache_django.management.command import CacheCommand
 
 
 class Command(CacheCommand):
-    help = "List the live keys, as stored (KEY_PREFIX:VERSION:key), and the time they have left."
+    help = (
+        "List the live keys of all running workers, as stored (KEY_PREFIX:VERSION:key), "
+        "and the time they have left."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
@@ -23,13 +29,14 @@ class Command(CacheCommand):
         parser.add_argument("--json", action="store_true", help="as JSON, for programs")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        report = keys_report(
-            (
-                (alias, location, cache.engine, cache.stored_prefix(options["prefix"]))
-                for alias, location, cache in self.chosen(options)
-            ),
-            limit=options["limit"],
-        )
+        caches = [
+            (alias, location, cache.engine, cache.stored_prefix(options["prefix"]))
+            for alias, location, cache in self.chosen(options)
+        ]
+        try:
+            report = keys_report(caches, limit=options["limit"])
+        except ValueError as error:
+            raise CommandError(str(error)) from error
         self.stdout.write(to_json(report) if options["json"] else keys_table(report))
 
 

@@ -1,0 +1,51 @@
+"""The figures of one store in one process, and what a store must answer to have them published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+
+class StoreFigures(NamedTuple):
+    """Counts since the store was made or its metrics were reset, and its size."""
+
+    hits: int = 0
+    misses: int = 0
+    sets: int = 0
+    failed_ops: int = 0
+    evictions: int = 0
+    expirations: int = 0
+    deletions: int = 0
+    store_errors: int = 0
+    entries: int = 0
+    """Expired ones that haven't left yet included."""
+    max_entries: int = 0
+    bytes: int | None = None
+    """Estimated; None where nobody weighs entries."""
+
+
+NOTHING: Final = StoreFigures()
+
+COUNTERS: Final = StoreFigures._fields[:8]
+"""The fields that only grow."""
+
+
+class KeyOfStore(NamedTuple):
+    """A live key as it is stored."""
+
+    key: str
+    ttl_s: float | None
+    """Seconds left; None for an entry without an end."""
+
+
+class FigureSource(Protocol):
+    """What a store shows of itself, and does on demand of another process. Any thread may call."""
+
+    def figures(self) -> StoreFigures | None:
+        """Cheap: asked after every request. None: the store is gone."""
+
+    def clear(self, prefix: str) -> int:
+        """Remove the entries whose stored keys begin with `prefix`, all for `""`; how many there were."""
+
+    def keys(self, prefix: str, limit: int | None) -> Sequence[KeyOfStore]:
+        """At most `limit` live keys that begin with `prefix`."""

@@ -1,0 +1,190 @@
+"""Makes the store that a location names, with what looks after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from quickcache_core.errors import ConfigError
+from quickcache_core.location import read_location
+from quickcache_core.maintenance import maintenance
+from quickcache_core.metrics.publisher import PUBLISH_INTERVAL, Publisher
+from quickcache_core.metrics.runtime import figures_path
+from quickcache_core.registry import eviction_policies
+from quickcache_core.serializer import BaseSerializer
+from quickcache_core.serializer.isolation import freezer
+from quickcache_core.sizes import bytes_of
+from quickcache_core.store.memory import MemoryStore
+from quickcache_core.store.named import named_stores
+from quickcache_core.store.published import MemorySource
+
+if TYPE_CHECKING:
+    from quickcache_core.config import QuickCacheConfig
+    from quickcache_core.store.shared.store import SharedStore
+    from quickcache_core.store.shared.table import SharedTable
+
+DEFAULT_BYTES: Final = 128_000_000
+"""Of a store in scope `shared`: taken on the disk at once, in memory as far as it is used."""
+LEAST_BYTES: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    store: MemoryStore | SharedStore
+    freeze: Callable[[Any], Any] | None
+    """What turns a value into its stored form; None if that is the value itself."""
+    publisher: Publisher | None
+    """Shows the figures of the store to other processes."""
+    is_shared: bool
+    """Whether other caches may use the store as well."""
+    dismiss: Callable[[], None]
+    """Ends the background work for the store, if nobody else uses it."""
+
+
+def make_store(config: QuickCacheConfig, serializer: BaseSerializer) -> Made:
+    """The store of a configuration; for a location that others share, the one that is there already.
+
+    Raises `ConfigError` if those that are there can't be shared with these settings.
+    """
+    location = read_location(config.location)
+    if location.scope == "shared":
+        shared = _shared_store(config, location.name, serializer)
+        return Made(shared, shared.freeze, shared.table.publisher, True, _nothing)
+    store = _memory_store(config, location.name)
+    return Made(
+        store,
+        freezer(config.isolation, serializer, config.immutable_types),
+        None if config.publish_as is None else _publisher(store, config.publish_as),
+        bool(location.name),
+        _nothing if location.name else partial(_retire, store),
+    )
+
+
+def check_shared_scope() -> None:
+    """Raises `ConfigError` where scope `shared` can't work, with the line that installs what is missing."""
+    try:
+        import fcntl  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "location", "shared://…", "this needs POSIX file locks, which Windows lacks; use scope memory"
+        ) from error
+    from quickcache_core.store.shared.environment import load_lmdb
+
+    load_lmdb()
+
+
+def _nothing() -> None:
+    pass
+
+
+# Scope memory
+
+
+def _memory_store(config: QuickCacheConfig, name: str) -> MemoryStore:
+    policy = eviction_policies.resolve(config.eviction_policy)
+
+    def make() -> MemoryStore:
+        interval = float(config.cleanup_interval)
+        store = MemoryStore(policy, config.max_size, config.clock, lambda one: _wake(one, interval))
+        maintenance.adopt(store)
+        return store
+
+    if not name:
+        return make()
+    store = named_stores.get(name, policy, config.eviction_policy, make)
+    store.widen(config.max_size)
+    return store
+
+
+def _wake(store: MemoryStore, interval: float) -> None:
+    maintenance.wake(store, interval)
+    for publisher in store.publishers.values():
+        _wake_publisher(publisher)
+
+
+def _wake_publisher(publisher: Publisher) -> None:
+    maintenance.wake(publisher, PUBLISH_INTERVAL)
+
+
+def _publisher(store: MemoryStore, name: str) -> Publisher:
+    """The publisher of that store under that name; a store has one for each."""
+    known = store.publishers.get(name)
+    if known is not None:
+        return known
+    publisher = Publisher(MemorySource(store), lambda: figures_path(name), _wake_publisher)
+    maintenance.adopt(publisher)
+    store.want_thread()
+    return store.publishers.setdefault(name, publisher)
+
+
+def _retire(store: MemoryStore) -> None:
+    for publisher in store.publishers.values():
+        publisher.publish()
+        publisher.stay_asleep()
+        maintenance.dismiss(publisher)
+    maintenance.dismiss(store)
+    store.stay_asleep()
+
+
+# Scope shared
+
+
+def _shared_store(config: QuickCacheConfig, path: str, serializer: BaseSerializer) -> SharedStore:
+    # Not imported above: this needs POSIX, and most programs never ask for it.
+    from quickcache_core.store.shared.opening import shared_stores
+    from quickcache_core.store.shared.store import SharedStore
+    from quickcache_core.store.shared.values import Codec
+
+    map_size = DEFAULT_BYTES
+    if config.max_bytes is not None:
+        map_size = bytes_of("max_bytes", config.max_bytes, LEAST_BYTES)
+    table = shared_stores.table(
+        path, map_size, config.clock, partial(_look_after, float(config.cleanup_interval))
+    )
+
+    def make() -> SharedStore:
+        codec = Codec(
+            serializer,
+            config.isolation,
+            config.immutable_types,
+            config.secrets("shared").signer,
+            config.allow_unsigned_pickle,
+        )
+        return SharedStore(table, codec, config.clock, config.near_size, degrade=config.fail == "degrade")
+
+    # Caches that read the table in the same way share what they have near.
+    way = (
+        table.connection.path,
+        config.serializer,
+        config.isolation,
+        config.immutable_types,
+        config.secret,
+        config.secret_fallbacks,
+        config.allow_unsigned_pickle,
+        config.near_size,
+        config.fail,
+    )
+    store = shared_stores.store(way, make)
+    store.widen(config.max_size)
+    return store
+
+
+def _look_after(interval: float, table: SharedTable) -> None:
+    from quickcache_core.store.shared.directory import FIGURES
+    from quickcache_core.store.shared.published import SharedSource
+    from quickcache_core.store.shared.upkeep import INTERVAL, Upkeep
+
+    upkeep = Upkeep(table, interval)
+    publisher = Publisher(
+        SharedSource(table), lambda: table.connection.path / FIGURES, _wake_publisher, shared_entries=True
+    )
+    maintenance.adopt(upkeep)
+    maintenance.adopt(publisher)
+
+    def wake() -> None:
+        maintenance.wake(upkeep, INTERVAL)
+        _wake_publisher(publisher)
+
+    table.publisher, table.wake = publisher, wake

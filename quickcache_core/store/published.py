@@ -1,0 +1,56 @@
+"""A memory store, as its figures are published."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from itertools import islice
+from typing import Protocol
+
+from quickcache_core.entry import FOREVER
+from quickcache_core.metrics.figures import KeyOfStore, StoreFigures
+from quickcache_core.store.base import Presence
+from quickcache_core.store.memory import MemoryStore
+
+
+class HasKeys(Protocol):
+    def keys(self, prefix: str) -> Iterator[str]: ...
+
+    def remaining(self, key: str) -> tuple[Presence, float]: ...
+
+
+def live_keys(store: HasKeys, prefix: str, limit: int | None) -> list[KeyOfStore]:
+    """At most `limit` live keys that begin with `prefix`."""
+    found = ((key, *store.remaining(key)) for key in store.keys(prefix))
+    live = (
+        KeyOfStore(key, None if left == FOREVER else round(left, 3))
+        for key, presence, left in found
+        if presence is Presence.LIVE
+    )
+    return list(islice(live, limit))
+
+
+class MemorySource:
+    """What other processes may know of a memory store, and ask of it.
+
+    Holds the store weakly: its entries go when nobody uses it any more.
+    """
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = weakref.ref(store)
+
+    def figures(self) -> StoreFigures | None:
+        store = self._store()
+        return None if store is None else store.figures()
+
+    def clear(self, prefix: str) -> int:
+        store = self._store()
+        if store is None:
+            return 0
+        return store.remove_many(list(store.keys(prefix))) if prefix else store.clear()
+
+    def keys(self, prefix: str, limit: int | None) -> list[KeyOfStore]:
+        store = self._store()
+        if store is None:
+            return []
+        return live_keys(store, prefix, limit)

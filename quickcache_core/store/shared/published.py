@@ -1,0 +1,52 @@
+"""A shared store, as its figures are published."""
+
+from __future__ import annotations
+
+import time
+
+from quickcache_core.errors import StoreUnavailable
+from quickcache_core.metrics.figures import KeyOfStore, StoreFigures
+from quickcache_core.store.published import live_keys
+from quickcache_core.store.shared.table import SharedTable
+
+_SIZE_AGE = 1.0
+"""Seconds that the size is taken for, since asking costs more than all the rest."""
+
+
+class SharedSource:
+    """What this process counted of the store, and the size of the store as a whole."""
+
+    def __init__(self, table: SharedTable) -> None:
+        self._table = table
+        self._entries = self._bytes = 0
+        self._ask_again = 0.0
+
+    def figures(self) -> StoreFigures:
+        table = self._table
+        if time.monotonic() >= self._ask_again and table.connection.is_open:
+            self._ask_again = time.monotonic() + _SIZE_AGE
+            try:
+                self._entries, self._bytes = table.writing.size()
+            except StoreUnavailable:
+                self._entries = self._bytes = 0
+        counters = table.counters
+        return StoreFigures(
+            hits=sum(reader.hits for reader in table.readers),
+            misses=sum(reader.misses for reader in table.readers),
+            sets=counters.sets,
+            failed_ops=counters.failed_ops,
+            evictions=counters.evictions,
+            expirations=counters.expired_removals,
+            deletions=counters.manual_deletions,
+            store_errors=counters.store_errors,
+            entries=self._entries,
+            max_entries=table.capacity,
+            bytes=self._bytes,
+        )
+
+    def clear(self, prefix: str) -> int:
+        reader = self._table.readers[0]
+        return reader.remove_many(reader.keys(prefix)) if prefix else reader.clear()
+
+    def keys(self, prefix: str, limit: int | None) -> list[KeyOfStore]:
+        return live_keys(self._table.readers[0], prefix, limit)

@@ -1,0 +1,334 @@
+"""Records under stored keys: what can be done to them, each thing in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from quickcache_core.clock import Clock
+from quickcache_core.events import RemovalCause
+from quickcache_core.metrics.publisher import Publisher
+from quickcache_core.store.base import Bounds, Presence
+from quickcache_core.store.shared.connection import STOP, Connection, Crowded
+from quickcache_core.store.shared.eviction import MOST_DELETIONS, NO_LIMIT, Removal, Victims, evict
+from quickcache_core.store.shared.expiry import in_ms, note_due
+from quickcache_core.store.shared.values import added, deadline_of, original_key, with_deadline
+from quickcache_core.store.shared.words import ENTRIES, WHOLE
+from quickcache_core.store.shared.writing import Writing
+
+_LIVE, _EXPIRED, _ABSENT = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
+_EXPLICIT = RemovalCause.EXPLICIT
+
+
+class Reader(Protocol):
+    """One way to read the table, in terms of keys and values."""
+
+    @property
+    def hits(self) -> int: ...
+
+    @property
+    def misses(self) -> int: ...
+
+    def clear(self) -> int: ...
+
+    def keys(self, prefix: str) -> Iterator[str]: ...
+
+    def remaining(self, key: str) -> tuple[Presence, float]: ...
+
+    def remove_many(self, keys: Iterable[str]) -> int: ...
+
+    def pay_debts(self) -> None: ...
+
+    def count_from_zero(self) -> None: ...
+
+
+class SharedTable:
+    """Keys and records in bytes; deadlines in monotonic seconds, which all processes of a host share.
+
+    Every method may raise `StoreUnavailable`; those that write run as the only writer of the host. Methods
+    that return a label name the transaction whose outcome they tell.
+    """
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self.connection = connection
+        self.wanted_size = connection.map_size
+        """Of the map, as this process's settings have it; an older process may have made it another one."""
+        self.publisher: Publisher | None = None
+        self.wake: Callable[[], None] = _nothing
+        """Asks for background work; keeps alive what does it."""
+        self.writing = Writing(connection, clock.monotonic)
+        self.expiry = self.writing.expiry
+        self.counters = self.writing.counters
+        self.readers: list[Reader] = []
+        """The stores of this process that read it."""
+        self.capacity = 0
+        """The largest bound, in entries, of the caches that use it in this process."""
+        self._now = clock.monotonic
+        self._write = self.writing.write
+
+    @property
+    def largest_record(self) -> int:
+        """Bytes. A larger one may find no room, however many others leave."""
+        return self.connection.map_size >> 4
+
+    def __len__(self) -> int:
+        return self.connection.statistics()["entries"]
+
+    # Writing one key
+
+    def put(self, raw: bytes, slot: int, record: bytes, deadline: float, bounds: Bounds) -> int:
+        """Insert or overwrite."""
+        due, now = in_ms(deadline), self._now()
+
+        def action(txn: Any, slots: list[int]) -> tuple[None, bool]:
+            old = txn.get(raw)
+            if old is None or self.writing.listeners or deadline_of(old) <= now:
+                self._store(txn, slots, raw, record, old, bounds, removals)
+                return None, True
+            # As `_store`, for the common case.
+            note_due(self.connection.words.stamps, due)
+            txn.put(raw, record)
+            return None, True
+
+        removals: list[Removal] = []
+        _, label = self._write(action, [slot], len(record), removals)
+        self.counters.sets += 1
+        return label
+
+    def add(self, raw: bytes, slot: int, record: bytes, bounds: Bounds) -> tuple[bool, int]:
+        """Insert unless a live entry is there."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[bool, bool]:
+            old = txn.get(raw)
+            if old is not None and deadline_of(old) > self._now():
+                return False, False
+            self._store(txn, slots, raw, record, old, bounds, removals)
+            return True, True
+
+        removals: list[Removal] = []
+        stored, label = self._write(action, [slot], len(record), removals)
+        if stored:
+            self.counters.sets += 1
+        else:
+            self.counters.failed_ops += 1
+        return stored, label
+
+    def replace(self, raw: bytes, slot: int, record: bytes) -> tuple[Presence, int]:
+        """Overwrite a live entry."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[Presence, bool]:
+            old = txn.get(raw)
+            presence = self._presence(old)
+            if presence is not _LIVE:
+                return presence, False
+            self._store(txn, slots, raw, record, old, None, removals)
+            return presence, True
+
+        removals: list[Removal] = []
+        presence, label = self._write(action, [slot], len(record), removals)
+        if presence is _LIVE:
+            self.counters.sets += 1
+        else:
+            self.counters.failed_ops += 1
+        return presence, label
+
+    def swap(self, raw: bytes, slot: int, old: bytes | None, record: bytes, bounds: Bounds) -> int | None:
+        """Store a record that was worked out from `old`, if that is what is there; None if it isn't."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[bool, bool]:
+            found = txn.get(raw)
+            if found != old:
+                return False, False
+            self._store(txn, slots, raw, record, found, bounds, None)
+            return True, True
+
+        stored, label = self._write(action, [slot], len(record), [])
+        if not stored:
+            return None
+        self.counters.sets += 1
+        return label
+
+    def add_to(
+        self, raw: bytes, slot: int, delta: int | float
+    ) -> tuple[tuple[int | float, float] | None, int]:
+        """Add to a live plain number; the sum and its deadline, or None if there is none of that kind."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[tuple[int | float, float] | None, bool]:
+            old = txn.get(raw)
+            if old is None:
+                return None, False
+            deadline = deadline_of(old)
+            summed = added(old, delta) if deadline > self._now() else None
+            if summed is None:
+                return None, False
+            record, number = summed
+            txn.put(raw, record)
+            return (number, deadline), True
+
+        result, label = self._write(action, [slot], 0, [])
+        if result is not None:
+            self.counters.sets += 1
+        return result, label
+
+    def touch(self, raw: bytes, slot: int, deadline: float) -> Presence:
+        def action(txn: Any, slots: list[int]) -> tuple[Presence, bool]:
+            old = txn.get(raw)
+            presence = self._presence(old)
+            if presence is not _LIVE:
+                return presence, False
+            note_due(self.connection.words.stamps, in_ms(deadline))
+            txn.put(raw, with_deadline(old, deadline))
+            return presence, True
+
+        presence, _ = self._write(action, [slot], 0, [])
+        if presence is not _LIVE:
+            self.counters.failed_ops += 1
+        return presence
+
+    def remove(self, raw: bytes, slot: int, *, want: bool = False) -> tuple[Presence, bytes | None, int]:
+        """What was there; with `want`, the record too."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[tuple[Presence, bytes | None], bool]:
+            old = txn.get(raw)
+            presence = self._presence(old)
+            if old is None:
+                return (presence, None), False
+            record = bytes(old) if want else None
+            cause = _EXPLICIT if presence is _LIVE else RemovalCause.EXPIRED
+            removals[:] = [(original_key(raw, old), cause)]
+            txn.delete(raw)
+            return (presence, record), True
+
+        removals: list[Removal] = []
+        (presence, record), label = self._write(action, [slot], 0, removals)
+        if presence is not _LIVE:
+            self.counters.failed_ops += 1
+        return presence, record, label
+
+    # Writing several
+
+    def put_many(self, records: list[tuple[bytes, int, bytes]], bounds: Bounds) -> int:
+        """Insert or overwrite; each is (stored key, slot, record). Few enough for one transaction."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[None, bool]:
+            for raw, _, record in records:
+                self._store(txn, slots, raw, record, txn.get(raw), bounds, removals)
+            return None, True
+
+        removals: list[Removal] = []
+        size = sum(len(record) for _, _, record in records)
+        _, label = self._write(action, [slot for _, slot, _ in records], size, removals)
+        self.counters.sets += len(records)
+        return label
+
+    def remove_many(self, keys: list[tuple[bytes, int]]) -> int:
+        """How many live ones there were. Few enough for one transaction."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[int, bool]:
+            live = 0
+            removals.clear()
+            for raw, slot in keys:
+                old = txn.get(raw)
+                if old is None:
+                    continue
+                presence = self._presence(old)
+                live += presence is _LIVE
+                cause = _EXPLICIT if presence is _LIVE else RemovalCause.EXPIRED
+                removals.append((original_key(raw, old), cause))
+                slots.append(slot)
+                txn.delete(raw)
+            return live, bool(removals)
+
+        removals: list[Removal] = []
+        live, _ = self._write(action, [], 0, removals)
+        return live
+
+    def clear(self) -> int:
+        """Remove all; how many there were."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[int, bool]:
+            count: int = txn.stat()["entries"]
+            if self.writing.listeners:
+                cleared = ((bytes(raw), record) for raw, record in txn.cursor().iternext())
+                removals[:] = [(original_key(raw, record), RemovalCause.CLEARED) for raw, record in cleared]
+            txn.drop(self.connection.main_database(txn), delete=False)
+            return count, True
+
+        removals: list[Removal] = []
+        count, _ = self._write(action, [WHOLE], 0, removals)
+        self.counters.manual_deletions += count
+        return count
+
+    def shrink(self, most: int) -> None:
+        """Evict until there are no more than `most`, a slice at a time."""
+        while (over := len(self) - most) > 0:
+            if not self.writing.evict(over):
+                return
+
+    # Looking at all
+
+    def scan(self, prefix: bytes, visit: Callable[[bytes, memoryview], Any]) -> Iterator[list[Any]]:
+        """What `visit` returns for each record whose stored key begins with `prefix`, but None."""
+
+        def within(raw: memoryview, record: memoryview) -> Any:
+            key = bytes(raw)
+            return visit(key, record) if key.startswith(prefix) else STOP
+
+        return self.connection.scan(prefix, within)
+
+    # Within a transaction
+
+    def _presence(self, record: memoryview | None) -> Presence:
+        if record is None:
+            return _ABSENT
+        return _LIVE if deadline_of(record) > self._now() else _EXPIRED
+
+    def _store(
+        self,
+        txn: Any,
+        slots: list[int],
+        raw: bytes,
+        record: bytes,
+        old: memoryview | None,
+        bounds: Bounds | None,
+        removals: list[Removal] | None,
+    ) -> None:
+        stamps = self.connection.words.stamps
+        if old is None:
+            if bounds is not None and stamps[ENTRIES] >= bounds.max_size:
+                self._make_way(txn, slots, bounds, removals)
+            stamps[ENTRIES] += 1
+        elif removals is not None:
+            if deadline_of(old) <= self._now():
+                removals.append((original_key(raw, old), RemovalCause.EXPIRED))
+            elif self.writing.listeners:
+                removals.append((original_key(raw, old), RemovalCause.REPLACED))
+        note_due(stamps, in_ms(deadline_of(record)))
+        txn.put(raw, record)
+
+    def _make_way(self, txn: Any, slots: list[int], bounds: Bounds, removals: list[Removal] | None) -> None:
+        stamps = self.connection.words.stamps
+        count = stamps[ENTRIES] = txn.stat()["entries"]
+        over = count - bounds.max_size + 1
+        if over <= 0:
+            return
+        if bounds.cull_fraction is not None:
+            over = max(over, int(count * bounds.cull_fraction))
+        due = self.expiry.is_due()
+        if due or over > MOST_DELETIONS:
+            raise Crowded(over, due=due)
+        victims = Victims(over, NO_LIMIT, self._now())
+        evict(txn, self.connection.words, victims, slots, [] if removals is None else removals)
+
+    def reset_counters(self) -> None:
+        """Of this process."""
+        with self.writing.lock:
+            for reader in self.readers:
+                reader.count_from_zero()
+            self.counters.reset(0)
+            if self.publisher is not None:
+                self.publisher.count_from_zero()
+
+
+def _nothing() -> None:
+    pass
