@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +14,14 @@ settings.register_profile(
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)
 settings.load_profile("thorough" if os.environ.get("CI") else "quick")
 
+# Figures of running workers are the user's; tests must not mix theirs in. Inherited by whatever they start.
+RUNTIME_DIR = tempfile.mkdtemp(prefix="quickcache-tests-")
+os.environ["QUICKCACHE_RUNTIME_DIR"] = RUNTIME_DIR
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(RUNTIME_DIR, ignore_errors=True)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -20,10 +30,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=5.0,
         help="how long each stress test hammers a cache, in seconds (default: 5)",
     )
+    parser.addoption(
+        "--coherence-seconds",
+        type=float,
+        default=10.0,
+        help="how long the coherence oracle looks for outdated answers, in seconds (default: 10)",
+    )
 
 
 @pytest.fixture(scope="session")
 def stress_seconds(request: pytest.FixtureRequest) -> float:
     """How long a stress test should go on, in seconds."""
     seconds: float = request.config.getoption("--stress-seconds")
+    return seconds
+
+
+@pytest.fixture(scope="session")
+def coherence_seconds(request: pytest.FixtureRequest) -> float:
+    """How long the coherence oracle should go on, in seconds."""
+    seconds: float = request.config.getoption("--coherence-seconds")
     return seconds

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +25,11 @@ PYTHONS = {"5.2": "3.11", "6.0": "3.12", "6.1": "3.13"}
 LOCMEM_SKIPS = {"5.2": 188, "6.0": 189, "6.1": 214}
 """How many tests LocMemCache's own run skips (`--baseline` shows it); ours must not skip more."""
 
-PACKAGES = ["asgiref>=3.9.1", "sqlparse", "jinja2", "tzdata"]
+PACKAGES = ["asgiref>=3.9.1", "sqlparse", "jinja2", "tzdata", "lmdb"]
 
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 OURS = "quickcache_django.QuickCache"
+OURS_SHARED = "quickcache_shared.QuickCache"
 
 LABELS = ["cache", "sessions_tests", "template_tests.syntax_tests.test_cache", "middleware", "decorators"]
 """What is run of Django's tests: all that use a cache, and the suites of their neighbours."""
@@ -49,6 +51,12 @@ BASE_CLASS = (
     "django.core.cache.backends.locmem import LocMemCache",
     "quickcache_django import QuickCache as LocMemCache",
 )
+IN_SCOPE_SHARED = {
+    OURS: OURS_SHARED,
+    "from quickcache_django import": "from quickcache_shared import",
+    ', "EVICTION_POLICY": "lru"': "",
+}
+"""What is different in the new texts of `CHANGES`."""
 
 CHANGES = [
     Change("cache/tests.py", *BACKEND),
@@ -91,7 +99,7 @@ MUST_USE_IT = {
 }
 
 
-def run(version: str, *, part: str = "all", baseline: bool = False) -> bool:
+def run(version: str, *, part: str = "all", baseline: bool = False, scope: str = "memory") -> bool:
     """Run the tests of the newest Django `version`.x and print what came out; whether all is well."""
     interpreter(PYTHONS[version])
     name = f"django-{version}"
@@ -99,7 +107,9 @@ def run(version: str, *, part: str = "all", baseline: bool = False) -> bool:
     django = source(f"django=={version}.*", python)
     tests = CACHE / name / ("baseline" if baseline else "tests")
     result = tests / "result.json"
-    _copy(django / "tests", tests, changed=not baseline)
+    _copy(django / "tests", tests, changed=not baseline, scope=scope)
+    backend = LOCMEM if baseline else OURS_SHARED if scope == "shared" else OURS
+    shared = tempfile.TemporaryDirectory(prefix="quickcache-")
 
     began = time.monotonic()
     command = [
@@ -118,13 +128,15 @@ def run(version: str, *, part: str = "all", baseline: bool = False) -> bool:
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, [django, ROOT, tests])),
-            "CONFORMANCE_BACKEND": LOCMEM if baseline else OURS,
+            "CONFORMANCE_BACKEND": backend,
+            "CONFORMANCE_DIRECTORY": shared.name,
             "CONFORMANCE_PART": part,
             "CONFORMANCE_RESULT": str(result),
         },
         check=False,
     )
-    subject = f"{django.name}, Python {PYTHONS[version]}, {LOCMEM if baseline else OURS}"
+    shared.cleanup()
+    subject = f"{django.name}, Python {PYTHONS[version]}, {backend}"
     outcome = Outcome(suite=name, subject=subject, seconds=time.monotonic() - began)
     if not result.exists():
         outcome.problems.append(f"the run ended with exit code {finished.returncode} before its tests did")
@@ -141,7 +153,7 @@ def run(version: str, *, part: str = "all", baseline: bool = False) -> bool:
     return outcome.ok
 
 
-def _copy(tests: Path, target: Path, *, changed: bool) -> None:
+def _copy(tests: Path, target: Path, *, changed: bool, scope: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     ours = {Path(change.file).parts[0] for change in CHANGES}
@@ -152,7 +164,7 @@ def _copy(tests: Path, target: Path, *, changed: bool) -> None:
             shutil.copytree(path, target / path.name)
         else:
             (target / path.name).symlink_to(path)
-    for name in ("quickcache_settings.py", "quickcache_runner.py"):
+    for name in ("quickcache_settings.py", "quickcache_runner.py", "quickcache_shared.py"):
         shutil.copy2(INSIDE / name, target)
     if not changed:
         return
@@ -162,7 +174,10 @@ def _copy(tests: Path, target: Path, *, changed: bool) -> None:
         text = path.read_text()
         # A Django that has moved on must be noticed, not tested half.
         assert change.old in text, f"{path} doesn't contain {change.old!r} any more: adapt CHANGES"
-        path.write_text(text.replace(change.old, change.new))
+        new = change.new
+        for there, here in IN_SCOPE_SHARED.items() if scope == "shared" else ():
+            new = new.replace(there, here)
+        path.write_text(text.replace(change.old, new))
 
 
 def _judge(outcome: Outcome, version: str, found: dict, exit_code: int, *, part: str, baseline: bool) -> None:
@@ -191,3 +206,4 @@ def _judge(outcome: Outcome, version: str, found: dict, exit_code: int, *, part:
         )
     outcome.changed = {f"settings of {change.tests}": change.why for change in CHANGES if change.tests}
     outcome.changed |= found["replaced"]
+    outcome.left_out |= found["left_out"]

@@ -23,7 +23,15 @@ Suite = Callable[[argparse.Namespace], bool]
 
 
 def _django(version: str) -> Suite:
-    return lambda options: django_suite.run(version, part=options.part, baseline=options.baseline)
+    def run(options: argparse.Namespace) -> bool:
+        scopes = ["memory"] if options.baseline else options.scope.split("+")
+        passed = True
+        for scope in scopes:
+            suite = django_suite.run(version, part=options.part, baseline=options.baseline, scope=scope)
+            passed = suite and passed
+        return passed
+
+    return run
 
 
 def _flask_caching(options: argparse.Namespace) -> bool:
@@ -46,6 +54,12 @@ def main() -> int:
         choices=["all", "cache"],
         default="all",
         help="cache: of Django's suites only those that can meet the backend, in half the time",
+    )
+    parser.add_argument(
+        "--scope",
+        choices=["memory", "shared", "memory+shared"],
+        default="memory+shared",
+        help="of Django's suites; shared: every LOCATION is a directory that processes share",
     )
     parser.add_argument(
         "--allow-missing",

@@ -61,6 +61,7 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "metrics": [()],
     "get_metrics_snapshot": [()],
     "reset_metrics": [()],
+    "publish": [()],
     "stop": [()],
     "close": [()],
 }

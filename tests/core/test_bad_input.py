@@ -131,6 +131,13 @@ CONFIG: dict[str, list[tuple[Any, str]]] = {
         (value, "give an integer")
         for value in (0, -1, 1.0, 1.5, NAN, INFINITY, True, False, "5", b"5", None, [5], HUGE, timedelta(1))
     ],
+    "max_bytes": [
+        ("128MB", "scope memory counts entries"),
+        *((value, "give bytes as an integer") for value in (0, -1, 999_999, 1.5e9, True, [5], NAN)),
+        *((value, "give bytes as an integer") for value in ("", "MB", "128 M", "1e9", "-5MB", "10%")),
+    ],
+    "near_size": [(value, "give an integer") for value in (-1, 1.0, True, None, "5", HUGE)],
+    "fail": [(value, "give 'degrade' or 'raise'") for value in ("", "Raise", None, True, ["raise"])],
     "default_ttl": [
         (value, "give seconds or a timedelta above 0, or None or NEVER")
         for value in (
@@ -162,6 +169,7 @@ CONFIG: dict[str, list[tuple[Any, str]]] = {
         ("collections.Nothing", "check module and class name"),
     ],
     "serializer": NO_SERIALIZERS,
+    "publish_as": [(value, "give a name as a string") for value in ("", 5, b"shop", True, ["shop"])],
     "metrics_serializer": NO_SERIALIZERS,
     "location": [
         *((value, "give a string") for value in (None, 5, b"name", True, ["a"], Path("x"))),
@@ -169,9 +177,12 @@ CONFIG: dict[str, list[tuple[Any, str]]] = {
             (value, "unknown scheme")
             for value in ("memcached://x", "file:///tmp", "MEMORY://x", "://", "mem://")
         ),
-        ("shared:///var/cache", "shared:// is not part of this version; use 'memory://name'"),
         *(
-            (f"{scheme}://host", "is not part of this version; use 'memory://name'")
+            (f"shared://{path}", "absolute path of a directory")
+            for path in ("", "relative/path", "~/cache", "/", "/a/..", "/nul\0")
+        ),
+        *(
+            (f"{scheme}://host", "is not part of this version; use ''")
             for scheme in ("redis", "rediss", "unix", "valkey")
         ),
     ],

@@ -679,7 +679,7 @@ TWINS = (
     *("get", "set", "add", "update", "delete", "pop", "touch", "ttl", "incr", "decr"),
     *("get_many", "set_many", "delete_many", "keys", "size", "valid_size", "clear", "cleanup", "resize"),
     *("save_to_disk", "load_from_disk", "backup", "restore"),
-    *("get_metrics_snapshot", "reset_metrics", "save_metrics_to_disk", "stop", "close"),
+    *("get_metrics_snapshot", "reset_metrics", "save_metrics_to_disk", "stop", "close", "publish"),
 )
 WITHOUT = frozenset({"subscribe", "disabled", "metrics"})
 """These neither wait nor touch entries."""

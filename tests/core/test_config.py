@@ -41,6 +41,9 @@ class HomePath:
 
 GOOD: dict[str, list[Any]] = {
     "max_size": [1, 2, 10**9, 2**62],
+    "max_bytes": [None],
+    "near_size": [0, 1, 10**9],
+    "fail": ["degrade", "raise"],
     "default_ttl": [0.001, 1, 10**12, timedelta(days=1), None, NEVER],
     "cleanup_interval": [0.01, 1, 86_400.0, 1e9],
     "eviction_policy": [
@@ -53,6 +56,7 @@ GOOD: dict[str, list[Any]] = {
         *("json", "pickle", "msgpack", "Pickle", JsonSerializer, JsonSerializer(indent=2)),
         *("quickcache_core.serializer:JsonSerializer", "quickcache_core.serializer.PickleSerializer"),
     ],
+    "publish_as": [None, "shop", "é/..", "x" * 10_000],
     "metrics_serializer": ["json", "pickle", "msgpack", JsonSerializer, JsonSerializer(indent=2)],
     "location": [
         "",
@@ -82,6 +86,9 @@ GOOD: dict[str, list[Any]] = {
 }
 DEFAULTS = {
     "max_size": 1000,
+    "max_bytes": None,
+    "near_size": 10_000,
+    "fail": "degrade",
     "default_ttl": 500,
     "cleanup_interval": 10.0,
     "eviction_policy": "s3fifo",
@@ -93,6 +100,7 @@ DEFAULTS = {
     "filename": "cache_data",
     "cache_timestamps": False,
     "enable_metrics": True,
+    "publish_as": None,
     "metrics_serializer": "json",
     "metrics_filename": "metrics",
     "cache_metrics_timestamps": False,

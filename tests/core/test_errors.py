@@ -28,6 +28,7 @@ from quickcache_core import (
     QuickCacheError,
     SerializationError,
     StoreUnavailable,
+    ValueTooLarge,
     errors,
 )
 
@@ -45,6 +46,7 @@ EXAMPLES: dict[type[QuickCacheError], tuple[QuickCacheError, dict[str, Any]]] = 
         {"key": "k", "serializer": "json"},
     ),
     StoreUnavailable: (StoreUnavailable("away"), {}),
+    ValueTooLarge: (ValueTooLarge("k", 7, 5), {"key": "k", "size": 7, "limit": 5}),
     CacheSaveError: (CacheSaveError(Path("/x"), "why"), {"filepath": "/x", "reason": "why"}),
     CacheLoadError: (CacheLoadError("/x", OSError("why")), {"filepath": "/x", "reason": "why"}),
     CacheMetricsSaveError: (CacheMetricsSaveError(None, "why"), {"filepath": None, "reason": "why"}),

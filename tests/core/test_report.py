@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -14,21 +15,20 @@ from quickcache_core.metrics.report import (
     WorkerFigures,
     add_up,
     keys_report,
-    keys_table,
     stats_report,
-    stats_table,
     to_json,
 )
+from quickcache_core.metrics.tables import keys_table, stats_table
 from quickcache_core.testing import ManualClock
 
 
 def figures(**changes: Any) -> Figures:
     counts: Any = dict.fromkeys(Figures.__annotations__, 0)
-    return {**counts, "hit_ratio": None, **changes}
+    return {**counts, "hit_ratio": None, "ops_per_s": 0.0, "bytes": None, **changes}
 
 
 def worker(pid: int, uptime_s: float, **changes: Any) -> WorkerFigures:
-    return {**figures(**changes), "pid": pid, "uptime_s": uptime_s}
+    return {**figures(**changes), "pid": pid, "server": "gunicorn", "uptime_s": uptime_s}
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_several_workers_in_a_table(cache: QuickCache) -> None:
     alias["totals"] = figures(gets=10, hits=1, hit_ratio=0.1)
     head, columns, _, *rows = stats_table(report).split("\n\n")[0].splitlines()
     assert head == "pages: somewhere, scope memory, policy s3fifo"
-    assert columns.split()[:3] == ["pid", "uptime", "gets"]
+    assert columns.split()[:4] == ["pid", "server", "uptime", "hits"]
     assert [row.split()[0] for row in rows] == ["11", "12", "ended", "total"]
     assert "59.9 s" in rows[0]
     assert "50.0%" in rows[0]
@@ -137,7 +137,7 @@ def test_key_that_leaves_meanwhile(cache: QuickCache, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(cache, "ttl", gone)
     [alias] = keys_report([("x", "", cache, "")])["aliases"]
-    assert alias["keys"] == [{"key": "b", "ttl_s": 100.0}]
+    assert alias["keys"] == [{"key": "b", "ttl_s": 100.0, "pids": [os.getpid()]}]
     assert alias["truncated"] is False
 
 

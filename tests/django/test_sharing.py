@@ -120,8 +120,10 @@ def test_one_location(location: str) -> None:
 
 
 @pytest.mark.parametrize("other", ["", "memory://"])
-def test_no_location(other: str) -> None:
+def test_no_location(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Aliases without a LOCATION share one store too, which is nobody else's."""
+    # Other tests drop all named stores, and leave settings that were read with a store of their own.
+    monkeypatch.setattr("quickcache_django.conf._read", {})
     handler = CacheHandler(
         {
             "default": {"BACKEND": BACKEND},

@@ -42,7 +42,12 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-W", "error", runner, page],
         cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+            "QUICKCACHE_RUNTIME_DIR": str(tmp_path / "run"),
+        },
         capture_output=True,
         text=True,
         timeout=120,

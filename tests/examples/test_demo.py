@@ -63,13 +63,24 @@ def test_the_story_is_told_to_the_end(tmp_path: Path) -> None:
     for words in (
         "cache_page",
         "{% cache %}",
-        "cached_db",
-        "times faster",
+        "4 workers",
+        "typically",
         "Before:",
         "total",
-        "Scope memory",
+        "removed, for all processes",
     ):
         assert words in output
+    workers = re.findall(r"^Workers (.*)\.$", output, re.MULTILINE)
+    first, second = (set(pids.split(", ")) for pids in workers)
+    assert len(first) == len(second) == 4
+    assert not first & second
+    assert set(re.findall(r"^(\d+) +gunicorn", output, re.MULTILINE)) == first
+    readers = re.findall(r'^Worker (\d+): cache.get\("notice"\) gives "', output, re.MULTILINE)
+    assert sorted(readers) == sorted([*first, *second])
+    emptied = re.findall(r'^Worker (\d+): cache.get\("notice"\) gives nothing', output, re.MULTILINE)
+    assert set(emptied) == first
+    warm = re.findall(r"^Worker (\d+): its first catalogue page is a hit", output, re.MULTILINE)
+    assert set(warm) == second
     assert_nothing_is_left(tmp_path, output)
 
 

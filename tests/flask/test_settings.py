@@ -23,6 +23,9 @@ class Example(NamedTuple):
 SECRET = "a secret of more than sixteen bytes"
 EXAMPLES = {
     "max_size": Example(7, 0),
+    "max_bytes": Example(None, "much"),
+    "near_size": Example(7, -1),
+    "fail": Example("raise", "loudly"),
     "default_ttl": Example(7.5, -1),
     "cleanup_interval": Example(2.5, 0),
     "eviction_policy": Example("lru", "lur"),
@@ -35,6 +38,7 @@ EXAMPLES = {
     "filename": Example("snapshot", "a/b"),
     "cache_timestamps": Example(True, "yes"),
     "enable_metrics": Example(False, 1),
+    "publish_as": Example("shop", 5),
     "metrics_serializer": Example("pickle", "pckl"),
     "metrics_storage_dir": Example(Path("/nowhere"), 5),
     "metrics_filename": Example("figures", ""),

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.test.runner import DiscoverRunner
 from django.utils.module_loading import import_string
@@ -54,8 +55,9 @@ class Usage:
 
     def watch(self) -> None:
         for name in OPERATIONS:
-            if name in Backend.__dict__:
-                setattr(Backend, name, self._counted(Backend.__dict__[name]))
+            owner = next(one for one in Backend.__mro__ if name in one.__dict__)
+            if owner is not BaseCache:
+                setattr(owner, name, self._counted(owner.__dict__[name]))
         if not issubclass(Backend, LocMemCache):
             LocMemCache.__init__ = self._counted_locmem(LocMemCache.__init__)
 
@@ -118,6 +120,7 @@ class Runner(DiscoverRunner):
         }
         if Backend is not LocMemCache:
             found["replaced"] = import_string("cache.test_quickcache.REPLACED")
+            found["left_out"] = import_string("cache.test_quickcache.LEFT_OUT")
         Path(os.environ["CONFORMANCE_RESULT"]).write_text(json.dumps(found))
         return result
 

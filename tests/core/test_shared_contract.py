@@ -1,0 +1,89 @@
+"""Scope `shared` keeps the contract of every store."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from quickcache_core.entry import FOREVER
+from quickcache_core.serializer import BaseSerializer, PickleSerializer
+from quickcache_core.serializer.isolation import Frozen
+from quickcache_core.serializer.signing import Signer
+from quickcache_core.store.base import Store
+from quickcache_core.store.shared.connection import Connection
+from quickcache_core.store.shared.store import SharedStore
+from quickcache_core.store.shared.table import SharedTable
+from quickcache_core.store.shared.values import Codec
+from quickcache_core.testing import ManualClock, StoreContract
+from quickcache_core.testing.stores import WIDE
+
+SIGNER = Signer("a secret of the tests, long enough", purpose="tests")
+
+
+class SharedContract(StoreContract):
+    isolation = "auto"
+    serializer: BaseSerializer = PickleSerializer()
+    near_size = 1000
+    writemap = True
+
+    @pytest.fixture(autouse=True)
+    def _directories(self, tmp_path: Path) -> Iterator[None]:
+        self._paths = (tmp_path / f"store{number}" for number in itertools.count())
+        self._made: list[SharedStore] = []
+        yield
+        for store in self._made:
+            store._connection.close()
+
+    def make_store(self, clock: ManualClock) -> Store:
+        connection = Connection(next(self._paths), 16_000_000, 1.0, writemap=self.writemap)
+        connection.open()
+        codec = Codec(self.serializer, self.isolation, (), lambda: SIGNER, False)
+        store = SharedStore(SharedTable(connection, clock), codec, clock, self.near_size)
+        self._made.append(store)
+        return store
+
+    def test_a_value_that_can_not_be_thawed(self) -> None:
+        """It is refused: others couldn't read it either."""
+        store, _ = self.filled(1)
+
+        def fail(data: object) -> None:
+            raise RuntimeError("unreadable")
+
+        with pytest.raises(RuntimeError):
+            store.put("a", Frozen(fail, b""), FOREVER, WIDE)
+        assert "a" not in store
+
+
+class TestSharedStore(SharedContract):
+    pass
+
+
+class TestSharedStoreThatCopies(SharedContract):
+    isolation = "copy"
+
+
+class TestSharedStoreThatShares(SharedContract):
+    isolation = "share"
+
+    def test_stored_forms_are_thawed(self) -> None:
+        """Readers get the object that was read first, and the store what was written."""
+        store, _ = self.make()
+        store.put("a", Frozen(list.copy, [1]), FOREVER, WIDE)
+        assert store.get("a") is store.get("a")
+        store.get("a").append(2)
+        assert store.pop("a") == ("live", [1]) or store.get("a", None) is None
+
+
+class TestSharedStoreWithoutNearStore(SharedContract):
+    near_size = 0
+
+
+class TestSharedStoreWithTinyNearStore(SharedContract):
+    near_size = 2
+
+
+class TestSharedStoreWithoutWrittenMap(SharedContract):
+    writemap = False

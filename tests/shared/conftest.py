@@ -1,0 +1,38 @@
+"""For the tests of scope `shared`: processes that are gone when a test ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.shared.remote import Remote, Template
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Of a cache that isn't there yet."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[Template]:
+    one = Template()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def start(template: Template, directory: Path) -> Iterator[Callable[..., Remote]]:
+    """Start a process with a cache in the directory, with any settings; `where=None`: without."""
+    started: list[Remote] = []
+
+    def one(where: Path | None = directory, **settings: Any) -> Remote:
+        started.append(remote := Remote(template, where, **settings))
+        return remote
+
+    yield one
+    for remote in started:
+        remote.close()

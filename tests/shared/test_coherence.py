@@ -1,0 +1,60 @@
+"""No answer is older than what anyone was told: the oracle on the real protocol, and on five wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.shared.oracle import Plan, run
+from tests.shared.protocols import WRONG
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
+
+FOUND_WITHIN = 30.0
+"""Seconds. As a rule it takes two."""
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_protocol_is_found_out(tmp_path: Path, wrong: str) -> None:
+    """If the oracle had no teeth, the other test would say nothing."""
+    outcome = run(Plan(str(tmp_path), FOUND_WITHIN, processes=4, threads=2, wrong=wrong, first_only=True))
+    kinds = {one["kind"] for one in outcome.violations}
+    assert kinds & {"stale", "lost", "expired"}, outcome
+
+
+@pytest.mark.parametrize(
+    ("share", "settings"),
+    [
+        (1.0, {}),
+        (0.2, {"serializer": "json", "isolation": "auto"}),
+        (0.2, {"near_size": 8}),
+        (0.2, {"near_size": 0}),
+    ],
+    ids=["default", "auto", "near-store-too-small", "no-near-store"],
+)
+def test_nothing_stale(
+    tmp_path: Path, coherence_seconds: float, share: float, settings: dict[str, Any]
+) -> None:
+    """Under kill -9, SIGSTOP, forks and pauses at every odd moment, with hits in the near store mostly."""
+    outcome = run(Plan(str(tmp_path), coherence_seconds * share, processes=4, threads=2, settings=settings))
+    assert not outcome.violations, outcome
+    counts = outcome.counts
+    assert counts["hits"] > 300 * coherence_seconds * share, outcome
+    assert counts["commits"] > 3 * coherence_seconds * share, outcome
+    assert counts["killed"] + counts["stopped"] > 0, outcome
+    assert counts["unjudged"] + counts["excused"] < counts["gets"] / 20, outcome
+    if "near_size" not in settings:
+        assert counts["near_hits"] > counts["gets"] / 2, outcome
+
+
+def test_nothing_stale_in_a_full_map(tmp_path: Path, coherence_seconds: float) -> None:
+    """Evictions of live entries are heard of like any other write.
+
+    A miss without a known reason is no fault here: writes that find no room are given up, and what becomes of
+    their keys is not written down.
+    """
+    settings = {"max_bytes": 4_000_000}
+    outcome = run(Plan(str(tmp_path), coherence_seconds * 0.4, processes=4, crowded=True, settings=settings))
+    assert [one for one in outcome.violations if one["kind"] != "lost"] == [], outcome

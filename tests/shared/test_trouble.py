@@ -1,0 +1,250 @@
+"""Full maps and disks, damaged and foreign files."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.shared.checks import errors, eventually, works
+from tests.shared.remote import MAP, Failed, Remote, Template
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., Remote]
+
+
+# Full
+
+
+@pytest.mark.parametrize(
+    ("sizes", "size"),
+    [
+        ([100], 1_000_000),
+        ([3_000, 70_000], 8_000_000),
+        ([1_000_000], 32_000_000),
+        ([10, 900, 40_000, 300_000, 1_000_000], 32_000_000),
+    ],
+    ids=["small", "middling", "1-MB", "mixed"],
+)
+def test_map_full(start: Start, sizes: list[int], size: int) -> None:
+    """Values of any size up to 1 MB, several times what fits: no error, and no wrong value."""
+    bounds = {"max_bytes": size, "max_size": 10_000_000}
+    writer, reader = start(**bounds), start(**bounds)
+    for remote in (writer, reader):
+        answer = remote.do("run", "tests.shared.scenes:fill_up", sizes, 3 * size)
+        assert answer == {"errors": 0, "wrong": 0}, remote.log()
+        assert "cleared" not in remote.log()
+    assert 0 < writer.size() == reader.size()
+    works(writer, reader)
+    assert errors(writer) == errors(reader) == 0
+
+
+def test_value_that_never_fits(start: Start) -> None:
+    """It is refused with what to do, and an older value doesn't stay in its place."""
+    remote = start()
+    remote.set("k", "old")
+    with pytest.raises(Failed) as failed:
+        remote.set("k", "x" * MAP)
+    assert "max_bytes" in failed.value.text
+    works(remote)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(path)], capture_output=True
+    ).returncode:
+        pytest.skip("no tmpfs can be mounted here; that takes root")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.mark.parametrize("free", [5_500_000, 2_000_000, 700_000, 100_000, 0])
+def test_disk_full_at_the_start(start: Start, small_disk: Path, free: int) -> None:
+    """Too small for the map: an error with the sizes, or it works with what there is. No SIGBUS."""
+    taken = small_disk / "taken"
+    taken.write_bytes(b"x" * (8 * 1024 * 1024 - free))
+    for n in range(2):
+        remote = start(None)
+        try:
+            remote.do("open", str(small_disk / "cache"), {"max_bytes": 4_000_000})
+        except Failed as failed:
+            assert failed.name == "ConfigError"  # noqa: PT017
+            assert "max_bytes" in failed.text  # noqa: PT017
+            continue
+        assert remote.do("run", "tests.shared.scenes:fill_up", [100, 3_000, 40_000], 6_000_000)["errors"] == 0
+        remote.set(f"k{n}", 1)
+        if free >= 5_500_000:
+            works(remote)
+            assert errors(remote) == 0, remote.log()
+    taken.unlink()
+    remote = start(small_disk / "cache")
+    eventually(lambda: remote.set("k", 1) is None and remote.get("k", 0) == 1)
+    works(remote)
+
+
+def test_disk_fills_up_later(start: Start, small_disk: Path) -> None:
+    """The room was taken at the start: others can't take it away."""
+    remote = start(small_disk / "cache")
+    left = shutil.disk_usage(small_disk).free
+    (small_disk / "taken").write_bytes(b"x" * left)
+    assert shutil.disk_usage(small_disk).free == 0
+    assert remote.do("run", "tests.shared.scenes:fill_up", [100, 3_000, 40_000], 10_000_000) == {
+        "errors": 0,
+        "wrong": 0,
+    }
+    works(remote)
+    assert errors(remote) == 0
+
+
+@pytest.mark.parametrize("limit", [2_000_000, 300_000, 1_000])
+def test_files_may_not_grow(template: Template, start: Start, directory: Path, limit: int) -> None:
+    """A limit on the size of files (RLIMIT_FSIZE) is like a full disk."""
+    remote = start(None)
+    remote.do("run", "tests.shared.scenes:limit", resource.RLIMIT_FSIZE, limit)
+    try:
+        remote.do("open", str(directory), {})
+    except Failed as failed:
+        assert failed.name == "ConfigError"  # noqa: PT017
+    else:
+        assert remote.do("run", "tests.shared.scenes:fill_up", [100, 3_000], 3_000_000)["errors"] == 0
+    works(start())
+
+
+# Damaged
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def cut_odd(path: Path) -> None:
+    os.truncate(path, 4097)
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
+def head_gone(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"\0" * 8192)
+
+
+def foreign(path: Path) -> None:
+    path.write_text("This is a shopping list: milk, eggs, bread.\n")
+
+
+def larger(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"x" * 10_000)
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+DAMAGES = [truncate, empty, cut_odd, garbage, head_gone, foreign, larger, gone]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "file", ["data.mdb", "lock.mdb", "stamps.bin", "refs.bin", "stats.bin", "about.json"]
+)
+def test_damaged_while_nobody_used_it(
+    start: Start, directory: Path, file: str, damage: Callable[[Path], None]
+) -> None:
+    """The cache starts, empty if it has to, with at most one warning, which names the file."""
+    before = start()
+    before.set_many({f"k{n}": n for n in range(100)})
+    before.end()
+    path = directory / file
+    if not path.exists():
+        pytest.skip(f"there is no {file} yet")
+    damage(path)
+    remote, second = start(), start()
+    found = remote.get_many([f"k{n}" for n in range(100)])
+    assert found in ({}, {f"k{n}": n for n in range(100)}), remote.log()
+    for n in range(100):
+        remote.set(f"k{n}", -n)
+    assert second.get_many([f"k{n}" for n in range(100)]) == {f"k{n}": -n for n in range(100)}
+    works(remote, second)
+    assert errors(remote) == errors(second) == 0, remote.log() + second.log()
+    warnings = [line for line in remote.log().splitlines() if line.startswith(("WARNING", "ERROR"))]
+    assert len(warnings) <= 1, warnings
+    if file == "data.mdb" and damage in (cut_odd, garbage, head_gone, foreign):
+        assert not found
+        assert "was moved to" in warnings[0]
+        assert list(directory.glob("data.mdb.*"))
+    if file == "lock.mdb" and damage is not gone:
+        assert found
+
+
+@pytest.mark.parametrize("damage", [garbage, foreign, head_gone])
+def test_pages_damaged_in_use(start: Start, directory: Path, damage: Callable[[Path], None]) -> None:
+    """Whoever writes over the file of a running cache: no crash, and right values afterwards."""
+    remote, second = start(), start()
+    remote.set_many({f"k{n}": "x" * 1000 for n in range(100)})
+    with (directory / "data.mdb").open("r+b") as file:
+        size = (directory / "data.mdb").stat().st_size
+        file.write(os.urandom(size) if damage is garbage else b"\0" * (8192 if damage is head_gone else size))
+    for user in (remote, second, remote, second):
+        try:
+            for n in range(100):
+                assert user.get(f"k{n}", "x" * 1000) == "x" * 1000
+            user.set("k", 1)
+        except Failed:
+            pass
+    third = start()
+    eventually(lambda: third.set("k", 2) is None and third.get("k", 0) == 2)
+
+
+def test_lost_presence(start: Start, directory: Path) -> None:
+    """Damage found in use is set aside; those who go on are still counted as users, long afterwards."""
+    remote = start()
+    remote.do("run", "tests.shared.scenes:short_grace")
+    remote.set("k", 1)
+    shutil.move(directory / "data.mdb", directory / "data.mdb.moved")
+    eventually(
+        lambda: remote.set("k", 2) is None and remote.get("k", 0) == 2 and (directory / "data.mdb").exists()
+    )
+    time.sleep(0.5)
+    remote.do("run", "tests.shared.scenes:look")
+    assert start(None).do("run", "tests.shared.scenes:others", str(directory)) is True
+
+
+@pytest.mark.parametrize("what", ["file", "full", "dangling"])
+def test_location_that_is_no_cache(start: Start, directory: Path, what: str) -> None:
+    """What somebody else has there is left alone, and the error says so."""
+    if what == "file":
+        directory.write_text("mine")
+    elif what == "full":
+        directory.mkdir(mode=0o700)
+        (directory / "thesis.tex").write_text("mine")
+        (directory / "data.mdb").write_text("mine")
+    else:
+        directory.symlink_to(directory.parent / "nowhere" / "at all")
+    remote = start(None)
+    if what == "dangling":
+        remote.do("open", str(directory), {})
+        return
+    with pytest.raises(Failed, match="ConfigError") as failed:
+        remote.do("open", str(directory), {})
+    assert "location" in failed.value.text
+    kept = directory if what == "file" else directory / "thesis.tex"
+    assert kept.read_text() == "mine"
+    assert what == "file" or (directory / "data.mdb").read_text() == "mine"
