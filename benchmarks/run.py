@@ -1,4 +1,4 @@
-"""All benchmarks, or those that are named: `python benchmarks/run.py engine memory django flask hit-ratio`.
+"""All benchmarks, or those that are named: `python benchmarks/run.py engine memory django flask shared`.
 
 `--quick` takes minutes instead of half an hour, and is less exact. Results go to the terminal and into
 `RESULTS.md`.
@@ -18,6 +18,7 @@ MODULES = {
     "memory": "benchmarks.memory",
     "django": "benchmarks.django_table",
     "flask": "benchmarks.flask_table",
+    "shared": "benchmarks.shared_table",
     "hit-ratio": "benchmarks.hit_ratio",
 }
 

@@ -1,13 +1,13 @@
-"""gunicorn's settings for the notes; run.py adds the address."""
+"""gunicorn's settings for the notes; run.py adds the address and the number of workers."""
 
 wsgi_app = "notes:create_app()"
 
-# One worker with threads, not several workers: `cache.delete` and `cache.delete_memoized` reach the cache of
-# the worker that runs them. In scope memory each worker has its own, so another one would go on showing what
-# has been deleted.
-workers = 1
 worker_class = "gthread"
-threads = 8
+threads = 4
+
+# A kept-alive connection stays with one worker. Closed after each answer, the next one may come from any
+# worker, which is what this example is there to show. A real site keeps gunicorn's default.
+keepalive = 0
 
 graceful_timeout = 5
 control_socket_disable = True

@@ -1,4 +1,4 @@
-"""What the cache of the answering worker has done so far."""
+"""What the answering worker has asked of the cache so far."""
 
 from __future__ import annotations
 

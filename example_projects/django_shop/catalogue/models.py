@@ -86,9 +86,9 @@ class Sale(models.Model):
 class Revision(models.Model):
     """One row with one number, moved on by each change of the shop's data.
 
-    The number is part of every cache key, so a change makes all older copies unreachable at once, in every
-    worker, although each has a cache of its own and hears nothing of the others. It costs one small query a
-    request.
+    The number is part of every cache key, so that nobody asks for older copies any more once the change is
+    committed. To delete them instead would leave a gap: a worker that read the old rows just before could
+    store its page just after. It costs one small query a request.
     """
 
     number = models.PositiveBigIntegerField(default=1)

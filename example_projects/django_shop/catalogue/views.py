@@ -21,6 +21,8 @@ from catalogue.models import Product, Revision, Sale, SoldOut
 
 KEPT_FOR = 300  # seconds
 
+NOTICE = "notice"
+
 MESSAGES = {
     "done": "Sold. Every number on this page is as of now, on every worker.",
     "sold-out": "Sorry, that has just been sold out.",
@@ -68,6 +70,7 @@ def home(request: HttpRequest) -> HttpResponse:
         shelf_html = render_to_string("catalogue/shelf.html", context, request)
 
     context = {
+        "notice": cache.get(NOTICE),
         "session": session,
         "visitor": visitor,
         "visitor_since": datetime.fromisoformat(request.session["since"]),
@@ -95,13 +98,22 @@ def buy(request: HttpRequest, product_id: int) -> HttpResponse:
 
 
 @never_cache
+def notice(request: HttpRequest) -> HttpResponse:
+    """Way 5, a value that is nowhere but in the cache: one worker writes it, all of them show it."""
+    if request.method == "POST":
+        cache.set(NOTICE, {"text": request.POST["text"], "written_by": os.getpid()}, timeout=None)
+        return reported(redirect("/"))
+    return reported(JsonResponse(cache.get(NOTICE, {})))
+
+
+@never_cache
 def worker(request: HttpRequest) -> HttpResponse:
     """The figures of the worker that happens to answer, for programs."""
     return reported(JsonResponse(figures_of_this_worker()))
 
 
 def visitor_of(request: HttpRequest) -> str:
-    """Way 4, sessions: see SESSION_ENGINE in the settings for why nothing is ever changed in them."""
+    """Way 4, sessions: see SESSION_ENGINE in the settings."""
     visitor = request.session.get("visitor")
     if visitor is None:
         visitor = request.session["visitor"] = uuid4().hex

@@ -4,21 +4,21 @@ import os
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(os.environ.get("SHOP_DATA", BASE_DIR / "var"))
+DATA_DIR = Path(os.environ.get("SHOP_DATA", BASE_DIR / "var")).resolve()
 
 CACHES = {
     "default": {
         "BACKEND": "quickcache_django.QuickCache",
+        # One cache for all workers, in files that survive a restart. Without this line each worker has its
+        # own, in its memory.
+        "LOCATION": f"shared://{DATA_DIR / 'cache'}",
+        # The room that these files take, from the start. Left out, it is 128 MB, more than the shop can use.
+        "OPTIONS": {"MAX_BYTES": "16MB"},
     },
 }
 
-# Each worker has its own cache. "cached_db" keeps sessions in the database too, so a visitor is known to all
-# workers: each one reads the database the first time, and from then on its own cache. With the engine "cache"
-# every worker would know only the visitors that it has greeted itself.
-#
-# One rule comes with this: what lies in the session is written once, at the first visit, and never changed,
-# because a worker that has a session in its cache isn't told when another one rewrites it. What changes (the
-# visitor's purchases) lies in the database and is found by the visitor's name.
+# In the cache for all workers, and in the database too: an entry may leave a cache at any time, and nobody
+# should be logged out by that.
 SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
 
 DATABASES = {

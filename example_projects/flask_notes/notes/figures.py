@@ -1,4 +1,4 @@
-"""What the cache of this worker has done so far."""
+"""What this worker has asked of the cache so far."""
 
 from __future__ import annotations
 
