@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -79,13 +80,13 @@ class Maintenance:
                     return
                 self._thread = thread
             else:
-                self._change.set()
+                self._changes.put(None)
 
     def dismiss(self, member: Member) -> None:
         """Sweep the member no longer."""
         with self._lock:
             self._intervals.pop(member, None)
-            self._change.set()
+            self._changes.put(None)
 
     @property
     def is_running(self) -> bool:
@@ -97,7 +98,9 @@ class Maintenance:
         self._lock = threading.RLock()
         self._fork_lock = threading.Lock()
         self._holds_lock = False
-        self._change = threading.Event()
+        # No Event: a finaliser that the thread runs in the middle of `Event.wait` would wait for itself in
+        # `Event.set`.
+        self._changes: SimpleQueue[None] = SimpleQueue()
         self._thread = None
         self._pid = os.getpid()
 
@@ -119,7 +122,7 @@ class Maintenance:
                     # Now, under the lock: whoever asks from here on gets a new thread.
                     self._thread = None
                     return
-                self._change.clear()
+                self._forget_changes()
             now = time.monotonic()
             wait = _LONGEST_WAIT
             for member, interval in members.items():
@@ -134,11 +137,21 @@ class Maintenance:
                 wait = min(wait, due - time.monotonic())
             # No strong references while it sleeps: a cache that nobody uses any more shall go.
             del members, member
-            self._change.wait(max(wait, 0.0))
+            try:
+                self._changes.get(timeout=max(wait, 0.0))
+            except Empty:
+                pass
+
+    def _forget_changes(self) -> None:
+        try:
+            while True:
+                self._changes.get_nowait()
+        except Empty:
+            pass
 
     def _shut_down(self) -> None:
         self._shutting_down = True
-        self._change.set()
+        self._changes.put(None)
         thread = self._thread
         if thread is not None and self.is_running:
             thread.join(timeout=1.0)

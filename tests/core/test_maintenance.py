@@ -47,7 +47,7 @@ def _nobody_else() -> Iterator[None]:
         for member in list(maintenance._intervals):
             maintenance.dismiss(member)
         # Members that are gone are noticed when the thread wakes up, which may be an hour hence.
-        maintenance._change.set()
+        maintenance._changes.put(None)
         until(lambda: not threads(), "the thread goes on although nobody needs it")
         if _ == 0:
             yield
@@ -560,3 +560,34 @@ def test_sweeping_while_others_write() -> None:
     assert len(cache.get_many(f"keep{n}" for n in range(1000))) == 1000
     with contextlib.closing(cache):
         check_books(cache)
+
+
+def test_finalisers_run_by_the_thread_itself() -> None:
+    """Wherever the garbage collector runs a finaliser in the maintenance thread, that may ask for work."""
+    # In a process of its own: the thread that waits for itself would hold up all other tests. A profiler's
+    # hook stands for the finaliser, in each place where Python calls or returns.
+    code = """
+import os, random, sys, threading
+from quickcache_core.maintenance import maintenance
+
+class Member:
+    def sweep(self): swept.release()
+
+swept = threading.Semaphore(0)
+members = [Member() for _ in range(3)]
+inside = False
+def finaliser(frame, event, argument):
+    global inside
+    if not inside:
+        inside = True
+        maintenance.wake(random.choice(members), random.uniform(0.001, 0.01))
+        inside = False
+threading.setprofile(finaliser)
+maintenance.wake(members[0], 0.001)
+print(all(swept.acquire(timeout=10.0) for _ in range(200)), flush=True)
+os._exit(0)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stdout == "True\n", result
