@@ -16,6 +16,9 @@ LARGEST_BYTES = MOST_BYTES // 16
 """A value larger than this is read from the store each time."""
 WHOLE = 0
 """The slot of the whole cache."""
+NO_STAMPS = (0,) * (WHOLE + 1)
+NO_REFERENCES = bytearray()
+"""As long as there is no store."""
 
 
 class NearEntry:
@@ -74,8 +77,8 @@ class NearStore:
         self.old: dict[str, NearEntry] = {}
         self.hits = 0
         self.misses = 0
-        self.stamps: Any = (0,) * (WHOLE + 1)
-        self.references: Any = bytearray()
+        self.stamps: Any = NO_STAMPS
+        self.references: Any = NO_REFERENCES
 
     def get(self, key: str, default: Any = MISSING) -> Any:
         """The live value under `key`; errors as with `table.Table.get`."""

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from quickcache_core.errors import ConfigError, StoreUnavailable
 from quickcache_core.sizes import in_words
-from quickcache_core.store.near import NearStore
+from quickcache_core.store.near import NO_REFERENCES, NO_STAMPS, NearStore
 from quickcache_core.store.shared.directory import DATA, SharedDirectory
 from quickcache_core.store.shared.environment import Damaged, load_lmdb, never_close, open_environment
 from quickcache_core.store.shared.guard import WriterGuard
@@ -128,6 +128,13 @@ class Connection:
             for _, _, environment in self._retired:
                 environment.close()
             self._retired = []
+            if self._identity is not None:
+                # Whoever holds a view of them keeps the files mapped, each with a descriptor.
+                self._identity = self._data_identity = None
+                for near in list(self._nears):
+                    near.replace_store(NO_STAMPS, NO_REFERENCES)
+                self.guard = WriterGuard(-1, self.patience)
+                del self.words
             self.directory.close()
 
     def attach(self, near: NearStore) -> None:
