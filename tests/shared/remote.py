@@ -7,7 +7,7 @@ import importlib
 import json
 import logging
 import os
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -78,13 +78,14 @@ def template(channel: socket.socket) -> None:
         if request == b"fork":
             pid = os.fork()
             if pid == 0:
-                os.setsid()
                 channel.close()
                 for number, descriptor in enumerate(descriptors):
                     os.dup2(descriptor, number)
                     os.close(descriptor)
                 serve()
                 sys.exit()
+            # By the time that anybody knows of it, it can be killed as a group.
+            os.setpgid(pid, pid)
             for descriptor in descriptors:
                 os.close(descriptor)
             channel.send(b"%d" % pid)
@@ -153,7 +154,9 @@ class Remote:
         """Raises `Failed`, `Died`, and `TimeoutError`."""
         end = time.monotonic() + patience
         while b"\n" not in self._answers:
-            ready, _, _ = select.select([self._answers_from], [], [], max(end - time.monotonic(), 0.0))
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._answers_from, selectors.EVENT_READ)
+                ready = selector.select(max(end - time.monotonic(), 0.0))
             if not ready:
                 raise TimeoutError(f"no answer within {patience} s:\n{self.log()}")
             got = os.read(self._answers_from, 65536)
