@@ -143,11 +143,8 @@ class Maintenance:
                 pass
 
     def _forget_changes(self) -> None:
-        try:
-            while True:
-                self._changes.get_nowait()
-        except Empty:
-            pass
+        for _ in range(self._changes.qsize()):
+            self._changes.get()
 
     def _shut_down(self) -> None:
         self._shutting_down = True

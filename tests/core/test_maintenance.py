@@ -578,7 +578,7 @@ members = [Member() for _ in range(3)]
 inside = False
 def finaliser(frame, event, argument):
     global inside
-    if not inside:
+    if not inside and random.random() < 0.2:
         inside = True
         maintenance.wake(random.choice(members), random.uniform(0.001, 0.01))
         inside = False
