@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -71,6 +70,8 @@ class Maintenance:
         with self._lock:
             self._intervals[member] = interval
             if not self.is_running and not self._shutting_down and not _will_be_forked_by_uwsgi():
+                # With the thread: gevent may have replaced both since this module was imported.
+                self._changed = _taken()
                 thread = threading.Thread(target=self._run, name="quickcache-maintenance", daemon=True)
                 try:
                     thread.start()
@@ -80,13 +81,13 @@ class Maintenance:
                     return
                 self._thread = thread
             else:
-                self._changes.put(None)
+                self._note_change()
 
     def dismiss(self, member: Member) -> None:
         """Sweep the member no longer."""
         with self._lock:
             self._intervals.pop(member, None)
-            self._changes.put(None)
+            self._note_change()
 
     @property
     def is_running(self) -> bool:
@@ -98,9 +99,9 @@ class Maintenance:
         self._lock = threading.RLock()
         self._fork_lock = threading.Lock()
         self._holds_lock = False
-        # No Event: a finaliser that the thread runs in the middle of `Event.wait` would wait for itself in
-        # `Event.set`.
-        self._changes: SimpleQueue[None] = SimpleQueue()
+        self._changed = _taken()
+        """Free when something has changed. No Event: a finaliser that the thread runs in the middle of
+        `Event.wait` would wait for itself in `Event.set`."""
         self._thread = None
         self._pid = os.getpid()
 
@@ -122,7 +123,7 @@ class Maintenance:
                     # Now, under the lock: whoever asks from here on gets a new thread.
                     self._thread = None
                     return
-                self._forget_changes()
+                self._changed.acquire(False)
             now = time.monotonic()
             wait = _LONGEST_WAIT
             for member, interval in members.items():
@@ -137,18 +138,17 @@ class Maintenance:
                 wait = min(wait, due - time.monotonic())
             # No strong references while it sleeps: a cache that nobody uses any more shall go.
             del members, member
-            try:
-                self._changes.get(timeout=max(wait, 0.0))
-            except Empty:
-                pass
+            self._changed.acquire(timeout=max(wait, 0.0))
 
-    def _forget_changes(self) -> None:
-        for _ in range(self._changes.qsize()):
-            self._changes.get()
+    def _note_change(self) -> None:
+        try:
+            self._changed.release()
+        except RuntimeError:
+            pass  # somebody else noted one, and the thread hasn't seen it yet
 
     def _shut_down(self) -> None:
         self._shutting_down = True
-        self._changes.put(None)
+        self._note_change()
         thread = self._thread
         if thread is not None and self.is_running:
             thread.join(timeout=1.0)
@@ -176,6 +176,12 @@ class Maintenance:
         for member, held in self._at_fork:
             member.after_fork_in_child(held)
         self._at_fork = []
+
+
+def _taken() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
 def _will_be_forked_by_uwsgi() -> bool:

@@ -47,7 +47,7 @@ def _nobody_else() -> Iterator[None]:
         for member in list(maintenance._intervals):
             maintenance.dismiss(member)
         # Members that are gone are noticed when the thread wakes up, which may be an hour hence.
-        maintenance._changes.put(None)
+        maintenance._note_change()
         until(lambda: not threads(), "the thread goes on although nobody needs it")
         if _ == 0:
             yield
