@@ -101,9 +101,10 @@ class Maintenance:
         self._holds_lock = False
         self._changed = _taken()
         """Free when something has changed. No Event: a finaliser that the thread runs in the middle of
-        `Event.wait` would wait for itself in `Event.set`."""
+        `Event.wait` would wait for itself in `Event.set`.
+        """
         self._thread = None
-        self._pid = os.getpid()
+        self._pid: int = os.getpid()
 
     def _run(self) -> None:
         try:
