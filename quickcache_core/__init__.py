@@ -2,6 +2,7 @@
 
 from quickcache_core.cache import QuickCache
 from quickcache_core.config import FIELDS, QuickCacheConfig, nearest_option
+from quickcache_core.decorators import cached
 from quickcache_core.entry import MISSING
 from quickcache_core.errors import (
     CacheLoadError,
@@ -14,13 +15,18 @@ from quickcache_core.errors import (
     KeyAlreadyExists,
     KeyExpired,
     KeyNotFound,
+    LoaderTimeout,
+    QueueFull,
     QuickCacheError,
     SerializationError,
     StoreUnavailable,
+    UnstableArgument,
     ValueTooLarge,
 )
 from quickcache_core.events import CacheEvent, EventKind, RemovalCause
 from quickcache_core.eviction_policy import BaseEvictionPolicy, EvictionPolicy
+from quickcache_core.fingerprint import NoStableForm, register_stable_form
+from quickcache_core.loading.context import LoaderContext
 from quickcache_core.metrics.snapshot import MetricsSnapshot
 from quickcache_core.registry.decorators import register_eviction_policy, register_serializer
 from quickcache_core.serializer import BaseSerializer
@@ -48,15 +54,22 @@ __all__ = [
     "KeyAlreadyExists",
     "KeyExpired",
     "KeyNotFound",
+    "LoaderContext",
+    "LoaderTimeout",
     "MetricsSnapshot",
+    "NoStableForm",
+    "QueueFull",
     "QuickCache",
     "QuickCacheConfig",
     "QuickCacheError",
     "RemovalCause",
     "SerializationError",
     "StoreUnavailable",
+    "UnstableArgument",
     "ValueTooLarge",
+    "cached",
     "nearest_option",
     "register_eviction_policy",
     "register_serializer",
+    "register_stable_form",
 ]

@@ -5,39 +5,59 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, Unpack
 
+from quickcache_core.decorators import Decorator, Tags, cached
 from quickcache_core.entry import FOREVER, MISSING
 from quickcache_core.errors import (
     CacheMiss,
+    ConfigError,
     KeyAlreadyExists,
     KeyExpired,
     KeyNotFound,
     SerializationError,
+    ValueTooLarge,
 )
 from quickcache_core.events import CacheEvent, EventKind, Listener, RemovalCause, Subscription
 from quickcache_core.files import CacheFiles, check_flag, check_path
 from quickcache_core.keys import check_key
+from quickcache_core.loading.context import Loader
+from quickcache_core.loading.filler import Filler
+from quickcache_core.loading.keep_fresh import KeptFresh, Keys, keep_fresh, stop_keeping_fresh
+from quickcache_core.loading.load import Destination
+from quickcache_core.loading.options import LoadArguments, LoadOptions, tag_names
+from quickcache_core.loading.prefetch import Prefetcher
+from quickcache_core.loading.single_flight import flights_of
+from quickcache_core.loading.warm import Contents, Warmed, awarm, warm
 from quickcache_core.metrics.control import Control
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.metrics.snapshot import MetricsSnapshot
+from quickcache_core.serializer.isolation import thaw
+from quickcache_core.sizing import AutoSizer
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, Store
+from quickcache_core.store.keyspace import SEPARATOR, KeyspaceStore, namespaces_in
+from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.off import OffStore
 from quickcache_core.ttl import TTL, seconds
 
 if TYPE_CHECKING:
     from quickcache_core.config import QuickCacheConfig
+    from quickcache_core.sources import SourcedCache
+    from quickcache_core.sources.options import Writes
     from quickcache_core.store.shared.store import SharedStore
 
 S = TypeVar("S", bound="QuickCache")
 # Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
 _LIVE = Presence.LIVE
+_GENERATIONS = f"{SEPARATOR * 3}generations"
+"""In snapshots, beside the keys: the numbers of the generations that these belong to."""
 _CENTURY = 100 * 365 * 86_400  # seconds
 
 Freeze = Callable[[Any], Any]
@@ -49,8 +69,8 @@ class Parts:
 
     store: MemoryStore | SharedStore
     bounds: Bounds
-    default_ttl: float
-    """Seconds, or `FOREVER`."""
+    load_options: LoadOptions
+    """What holds for entries and loads that don't say otherwise."""
     freeze: Freeze | None
     files: CacheFiles
     enabled: bool
@@ -60,6 +80,8 @@ class Parts:
     """Ends the background work for the store, if nobody else uses it."""
     publisher: Publisher | None = None
     """Shows the figures of the store to other processes."""
+    attend: Callable[[AutoSizer], None] | None = None
+    """Has a sizer looked after; None without automatic sizing."""
 
 
 class QuickCache:
@@ -90,9 +112,15 @@ class QuickCache:
             )
         self._config = config
         parts = config.assemble()
-        self._real_store = parts.store
-        self._bounds = parts.bounds
-        self._default_ttl = parts.default_ttl
+        self._bottom = parts.store
+        version = config.version
+        self._real_store: MemoryStore | SharedStore | KeyspaceStore = (
+            KeyspaceStore(parts.store, prefix=f"{SEPARATOR}{SEPARATOR}{version}{SEPARATOR}")
+            if version
+            else parts.store
+        )
+        self._tag_prefix = ""
+        self._full_bounds = self._bounds = parts.bounds
         self._freeze = parts.freeze
         self._files = parts.files
         self._shares_store = parts.shares_store
@@ -101,15 +129,39 @@ class QuickCache:
         self._made_enabled = parts.enabled
         self._times_off = 0 if parts.enabled else 1
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._namespaces: dict[str, QuickCache] = {}
+        self._load_options = parts.load_options
+        self._default_ttl = parts.load_options.ttl
+        self._life = _life_by_default(parts.load_options)
+        self._sizer: AutoSizer | None = None
         self._bind()
+        if parts.attend is not None:
+            self._sizer = AutoSizer(self)
+            parts.attend(self._sizer)
 
     def _bind(self) -> None:
         """Choose the functions behind the hot methods, so that no call pays for what isn't in use."""
         store: Store = OffStore(self._real_store) if self._times_off else self._real_store
         self._store = store
         self._put = store.put
-        heard = any(one.kinds & {EventKind.HIT, EventKind.MISS} for one in self._subscriptions)
+        kinds = frozenset[EventKind]().union(*(one.kinds for one in self._subscriptions))
+        heard = bool(kinds & {EventKind.HIT, EventKind.MISS})
         self._get = self._heard_get if heard else store.get
+        # No methods of this cache: in a circle of references its entries would wait for the garbage collector
+        # when nobody has it any more.
+        self._filler = Filler(
+            Destination(
+                store,
+                flights_of(self._bottom),
+                partial(_frozen, self._freeze),
+                self._bounds,
+                self._config.oversized == "skip",
+                partial(_announce_set, () if self._times_off else self._subscriptions),
+                self._tag_prefix,
+                self._config.background_context,
+            ),
+            self._load_options,
+        )
         if type(self).get is QuickCache.get:
             # Found on the instance before the method of the class: a hit is one call, into the hot table.
             self.get = self._get  # type: ignore[method-assign]
@@ -131,6 +183,16 @@ class QuickCache:
         return self._bounds.max_size
 
     @property
+    def max_bytes(self) -> int | None:
+        """Bytes that this cache lets in; None if nothing is weighed."""
+        return self._bounds.max_bytes
+
+    @property
+    def used_bytes(self) -> int | None:
+        """What all entries of the store take, roughly; None if nothing is weighed."""
+        return self._bottom.used_bytes()
+
+    @property
     def enabled(self) -> bool:
         """False while the cache is switched off, see `disabled`."""
         return not self._times_off
@@ -146,8 +208,31 @@ class QuickCache:
         """
         return self._get(key, default)
 
-    def set(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
-        """Insert or overwrite."""
+    def set(
+        self,
+        key: str,
+        value: Any,
+        ttl_sec: TTL | None = None,
+        *,
+        tags: Iterable[str] = (),
+        sliding: bool | None = None,
+        max_age: TTL | None = None,
+        stale_ttl: TTL | None = None,
+    ) -> None:
+        """Insert or overwrite.
+
+        `tags` are names that the entry can be invalidated by. `sliding`, `max_age` and `stale_ttl`: see
+        `QuickCacheConfig`, where their defaults are.
+        """
+        if (
+            tags
+            or sliding is not None
+            or max_age is not None
+            or stale_ttl is not None
+            or self._life is not None
+        ):
+            self._set_with(key, value, self._life_of(ttl_sec, tags, sliding, max_age, stale_ttl))
+            return
         if key.__class__ is not str:
             check_key(key)
         if ttl_sec is None:
@@ -164,16 +249,33 @@ class QuickCache:
             except SerializationError as error:
                 raise _of_key(error, key)  # noqa: B904 - the same error, which has its cause
         put = self._put
-        put(key, value, ttl, self._bounds)
+        try:
+            put(key, value, ttl, self._bounds)
+        except ValueTooLarge:
+            if self._config.oversized == "raise":
+                raise
+            return
         if self._subscriptions:
             self._announce(EventKind.SET, key)
+
+    def _set_with(self, key: str, value: Any, life: Life) -> None:
+        check_key(key)
+        try:
+            self._store.put_with(key, self._frozen(key, value), life, self._bounds)
+        except ValueTooLarge:
+            if self._config.oversized == "raise":
+                raise
+            return
+        self._announce(EventKind.SET, key)
 
     def add(self, key: str, value: Any, ttl_sec: TTL | None = None, *, exist_ok: bool = False) -> bool:
         """Insert, atomically, unless a live value is there; then raise `KeyAlreadyExists`, or return False
         with `exist_ok`.
         """
         check_key(key)
-        if self._store.add(key, self._frozen(key, value), self._ttl(ttl_sec), self._bounds):
+        ttl = self._ttl(ttl_sec)
+        life = None if self._life is None else dataclasses.replace(self._life, ttl=ttl)
+        if self._store.add(key, self._frozen(key, value), ttl, self._bounds, life):
             self._announce(EventKind.SET, key)
             return True
         if exist_ok:
@@ -183,7 +285,9 @@ class QuickCache:
     def update(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
         """Overwrite a live value. Raises `KeyNotFound` or `KeyExpired` if there is none."""
         check_key(key)
-        presence = self._store.replace(key, self._frozen(key, value), self._ttl(ttl_sec))
+        ttl = self._ttl(ttl_sec)
+        life = None if self._life is None else dataclasses.replace(self._life, ttl=ttl)
+        presence = self._store.replace(key, self._frozen(key, value), ttl, life)
         if presence is not _LIVE:
             _raise_miss(key, presence)
         self._announce(EventKind.SET, key)
@@ -242,6 +346,10 @@ class QuickCache:
         elif initial.__class__ is not int:
             _check_number("initial", initial)
         ttl = self._default_ttl if ttl_sec is None else seconds(ttl_sec)
+        if self._life is not None and initial is not MISSING and key not in self._store:
+            # What is inserted has to live as everything else here does.
+            life = dataclasses.replace(self._life, ttl=ttl)
+            self._store.add(key, self._frozen(key, initial), ttl, self._bounds, life)
         presence, number = self._store.incr(key, delta, self._freeze, initial, ttl, self._bounds)
         if number is None:
             _raise_miss(key, presence)
@@ -254,6 +362,122 @@ class QuickCache:
         _check_number("delta", delta)
         return self.incr(key, -delta, initial=initial, ttl_sec=ttl_sec)
 
+    # What is computed if it isn't there
+
+    def get_or_set(
+        self, key: str, loader: Loader, ttl_sec: TTL | None = None, **options: Unpack[LoadArguments]
+    ) -> Any:
+        """The value under `key`; if there is none, what `loader` gives, which is stored.
+
+        `loader()` is called once for all who ask at the same time, in threads, tasks and, in scope `shared`,
+        processes (`single_flight`); one that takes an argument gets a `LoaderContext`. It runs in the thread
+        of the caller, unless there is a limit to waiting or something stale to serve: then in one of at most
+        32 background threads, with the caller's context variables. What it raises is raised to all who wait,
+        and nothing is stored. Nor is a value whose key was written, deleted or cleared, or whose tag was
+        invalidated, since the loader was called: it is handed out only.
+
+        The keywords are those of `LoadArguments`, with defaults in the configuration. Raises `LoaderTimeout`
+        after `hard_timeout`.
+        """
+        get = self._get
+        value = get(key, ASK)
+        if value is not ASK and value.__class__ is not Found:
+            return value
+        return self._filler.fill(key, loader, value, ttl_sec, options)
+
+    def refresh(
+        self, key: str, loader: Loader, ttl_sec: TTL | None = None, **options: Unpack[LoadArguments]
+    ) -> Any:
+        """Load the value under `key` anew, whatever is there, store it and return it; as `get_or_set`
+        otherwise. If the loader fails, what is there stays.
+        """
+        check_key(key)
+        return self._filler.refresh(key, loader, ttl_sec, options)
+
+    def cached(
+        self,
+        key: str | None = None,
+        *,
+        ttl_sec: TTL | None = None,
+        tags: Tags = (),
+        ignore: Collection[str] = (),
+        namespace: str | None = None,
+        version: str | int | None = None,
+        unless: Callable[..., object] | None = None,
+        **options: Any,
+    ) -> Decorator:
+        """Keep what a function returns, by its arguments; see `quickcache_core.decorators.cached`."""
+        return cached(
+            self,
+            key,
+            ttl_sec=ttl_sec,
+            tags=tags,
+            ignore=ignore,
+            namespace=namespace,
+            version=version,
+            unless=unless,
+            **options,
+        )
+
+    def with_source(self, source: Any, *, writes: Writes = "through", **options: Any) -> SourcedCache:
+        """This cache in front of a data source; see `quickcache_core.sources.SourcedCache`."""
+        # Not imported above: it brings SQLite along, for its durable queue.
+        from quickcache_core.sources import SourcedCache
+
+        return SourcedCache(self, source, writes=writes, **options)
+
+    def keep_fresh(
+        self, keys: Keys, loader: Loader, ttl_sec: TTL | None = None, **options: Unpack[LoadArguments]
+    ) -> KeptFresh:
+        """Have the value under a key, or several, loaded before its TTL ends, without a reader; see
+        `quickcache_core.loading.keep_fresh`.
+        """
+        return keep_fresh(self, keys, loader, ttl_sec, **options)
+
+    def warm(
+        self, source: Contents, loader: Loader | None = None, ttl_sec: TTL | None = None, **options: Any
+    ) -> Warmed:
+        """Fill the cache before it is asked; see `quickcache_core.loading.warm`."""
+        return warm(self, source, loader, ttl_sec, **options)
+
+    def prefetcher(self, load: Callable[[str], Any], **options: Any) -> Prefetcher:
+        """Readers of this cache whose next keys are loaded ahead; see `quickcache_core.loading.prefetch`."""
+        return Prefetcher(self, load, **options)
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Remove all entries that carry one of the tags; of a namespace, its own only.
+
+        Takes constant time per tag, however many entries there are. They are gone for all readers when this
+        returns, and make room when they are met, expire or are evicted. Tags are hashed to 262,144 slots; in
+        rare cases entries of another tag leave as well.
+        """
+        self._store.invalidate_tags([self._tag_slot(tag) for tag in tag_names("tags", tags)])
+
+    def namespace(self, name: str) -> QuickCache:
+        """A cache with the same settings, in the same store, with keys, tags and counts of its own.
+
+        Its `clear` takes constant time. Called again with the same name it gives the same object. Raises
+        `ValueError` for an empty name or one with control characters.
+        """
+        known = self._namespaces.get(name)
+        if known is None:
+            _check_namespace(name)
+            known = self._namespaces.setdefault(name, self._part(name))
+        return known
+
+    def _part(self, name: str) -> QuickCache:
+        part = object.__new__(type(self))
+        part.__dict__.update(self.__dict__)
+        part.__dict__.pop("get", None)
+        part._real_store = KeyspaceStore(self._real_store, namespace=name)
+        part._tag_prefix = f"{self._tag_prefix}{SEPARATOR}{name}{SEPARATOR}"
+        part._publisher = None
+        part._dismiss = _nothing
+        part._subscriptions = ()
+        part._namespaces = {}
+        part._bind()
+        return part
+
     # Several keys
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
@@ -263,8 +487,17 @@ class QuickCache:
             return {key: value for key in keys if (value := self._get(key, ABSENT)) is not ABSENT}
         return self._store.get_many(keys)
 
-    def set_many(self, data: Mapping[str, Any], ttl_sec: TTL | None = None) -> None:
-        """Insert or overwrite all, with one TTL.
+    def set_many(
+        self,
+        data: Mapping[str, Any],
+        ttl_sec: TTL | None = None,
+        *,
+        tags: Iterable[str] = (),
+        sliding: bool | None = None,
+        max_age: TTL | None = None,
+        stale_ttl: TTL | None = None,
+    ) -> None:
+        """Insert or overwrite all, with one TTL; keywords as with `set`.
 
         If a key or a value is refused nothing is stored; atomic per key otherwise.
         """
@@ -273,7 +506,18 @@ class QuickCache:
         for key in data:
             check_key(key)
         values = {key: self._frozen(key, value) for key, value in data.items()}
-        self._store.put_many(values, self._ttl(ttl_sec), self._bounds)
+        if (
+            tags
+            or sliding is not None
+            or max_age is not None
+            or stale_ttl is not None
+            or self._life is not None
+        ):
+            life = self._life_of(ttl_sec, tags, sliding, max_age, stale_ttl)
+            for key, value in values.items():
+                self._store.put_with(key, value, life, self._bounds)
+        else:
+            self._store.put_many(values, self._ttl(ttl_sec), self._bounds)
         if self._subscriptions:
             for key in values:
                 self._announce(EventKind.SET, key)
@@ -291,11 +535,12 @@ class QuickCache:
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys of live entries that begin with `prefix`, in no particular order.
 
-        Looks at every entry. Keys that come or go meanwhile may or may not be among them.
+        Looks at every entry. Keys that come or go meanwhile may or may not be among them; those of namespaces
+        aren't.
         """
         if not isinstance(prefix, str):
             raise TypeError(f"prefix={prefix!r}: give a string")
-        return self._store.keys(prefix)
+        return (key for key in self._store.keys(prefix) if not key.startswith(SEPARATOR))
 
     def __iter__(self) -> Iterator[str]:
         return self.keys()
@@ -333,18 +578,49 @@ class QuickCache:
         """
         return self._store.sweep()
 
-    def resize(self, max_size: int) -> None:
-        """Change the bound of this cache. What is over it is evicted at once, in short holds of the lock.
+    def resize(self, max_size: int | None = None, max_bytes: int | str | None = None) -> None:
+        """Change the bounds of this cache; None leaves one as it is. What is over them is evicted at once, in
+        short holds of the lock.
 
-        Raises `ConfigError` for anything but an integer above 0.
+        Raises `ConfigError` for what the configuration wouldn't take either, for `max_bytes` of a cache that
+        was made without it, and in scope `shared`, where the room is taken when the store is made.
         """
-        self._config = self._config.replace(max_size=max_size)
-        self._bounds = dataclasses.replace(self._bounds, max_size=max_size)
-        if self._shares_store:
-            self._real_store.widen(max_size)
+        changes: dict[str, Any] = {} if max_size is None else {"max_size": max_size}
+        if max_bytes is not None:
+            if self._full_bounds.max_bytes is None:
+                raise ConfigError(
+                    "max_bytes", max_bytes, "this cache weighs nothing; set max_bytes when you make it"
+                )
+            changes["max_bytes"] = max_bytes
+        self._config = self._config.replace(**changes)
+        self._full_bounds = self._config.bounds()
+        self.apply(1.0 if self._sizer is None else self._sizer.share)
+
+    def limits(self) -> tuple[int, int | None]:
+        """The configured bounds: entries, and bytes if entries are weighed."""
+        return self._full_bounds.max_size, self._full_bounds.max_bytes
+
+    def apply(self, share: float) -> None:
+        """Have that share of the configured bounds in force, until the next call or `resize`: of the bytes if
+        entries are weighed, else of the entries. For automatic sizing, see `auto_resize`.
+        """
+        bounds = self._full_bounds
+        if bounds.max_bytes is not None:
+            bounds = dataclasses.replace(bounds, max_bytes=max(1, int(bounds.max_bytes * share)))
         else:
-            self._real_store.set_capacity(max_size)
-        self._real_store.shrink(self._bounds)
+            bounds = dataclasses.replace(bounds, max_size=max(1, int(bounds.max_size * share)))
+        self._bounds = bounds
+        self._bind()
+        if self._shares_store:
+            self._real_store.widen(bounds.max_size)
+        else:
+            self._real_store.set_capacity(bounds.max_size)
+        self._real_store.shrink(bounds)
+
+    @property
+    def sizer(self) -> AutoSizer | None:
+        """What changes the bounds when memory is short, with its figures; None without `auto_resize`."""
+        return self._sizer
 
     # Files
 
@@ -372,7 +648,7 @@ class QuickCache:
         pickle whose signature is missing or wrong.
         """
         check_path("filepath", filepath, optional=True)
-        self._store.load(self._files.load(filepath, self._freeze), self._bounds)
+        self._load_records(self._files.load(filepath, self._freeze))
 
     def backup(self, directory: str | os.PathLike[str] | None = None) -> Path:
         """Write a snapshot under a name with the time in it, into `directory` (default: `storage_dir`), and
@@ -387,7 +663,7 @@ class QuickCache:
         Raises `CacheLoadError` as `load_from_disk` does.
         """
         check_path("path", path)
-        self._store.load(self._files.restore(path, self._freeze), self._bounds)
+        self._load_records(self._files.restore(path, self._freeze))
 
     # Figures
 
@@ -410,6 +686,10 @@ class QuickCache:
             expired_removals=counters.expired_removals,
             manual_deletions=counters.manual_deletions,
             store_errors=counters.store_errors,
+            loads=counters.loads,
+            load_failures=counters.load_failures,
+            load_waits=counters.load_waits,
+            stale_hits=counters.stale_hits,
             current_valid_keys=valid,
             peak_valid_keys=counters.peak_valid_keys,
             current_total_keys=total,
@@ -505,6 +785,7 @@ class QuickCache:
 
         May be called twice. A store that caches share by name goes on being swept.
         """
+        stop_keeping_fresh(self)
         self._dismiss()
 
     close = stop
@@ -528,8 +809,22 @@ class QuickCache:
     async def aget(self, key: str, default: Any = MISSING) -> Any:
         return self.get(key, default)
 
-    async def aset(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
-        self.set(key, value, ttl_sec)
+    async def aset(
+        self,
+        key: str,
+        value: Any,
+        ttl_sec: TTL | None = None,
+        *,
+        tags: Iterable[str] = (),
+        sliding: bool | None = None,
+        max_age: TTL | None = None,
+        stale_ttl: TTL | None = None,
+    ) -> None:
+        if tags or sliding is not None or max_age is not None or stale_ttl is not None:
+            self.set(key, value, ttl_sec, tags=tags, sliding=sliding, max_age=max_age, stale_ttl=stale_ttl)
+        else:
+            # As before there were keywords: a subclass may override `set` without them.
+            self.set(key, value, ttl_sec)
 
     async def aadd(self, key: str, value: Any, ttl_sec: TTL | None = None, *, exist_ok: bool = False) -> bool:
         return self.add(key, value, ttl_sec, exist_ok=exist_ok)
@@ -559,11 +854,46 @@ class QuickCache:
     ) -> Any:
         return self.decr(key, delta, initial=initial, ttl_sec=ttl_sec)
 
+    async def aget_or_set(
+        self, key: str, loader: Loader, ttl_sec: TTL | None = None, **options: Unpack[LoadArguments]
+    ) -> Any:
+        """As `get_or_set`; the loader may be a coroutine function, which runs in a task of its own. Any other
+        one runs in a background thread. A caller that is cancelled stops no load.
+        """
+        get = self._get
+        value = get(key, ASK)
+        if value is not ASK and value.__class__ is not Found:
+            return value
+        return await self._filler.afill(key, loader, value, ttl_sec, options)
+
+    async def arefresh(
+        self, key: str, loader: Loader, ttl_sec: TTL | None = None, **options: Unpack[LoadArguments]
+    ) -> Any:
+        check_key(key)
+        return await self._filler.arefresh(key, loader, ttl_sec, options)
+
+    async def awarm(
+        self, source: Contents, loader: Loader | None = None, ttl_sec: TTL | None = None, **options: Any
+    ) -> Warmed:
+        return await awarm(self, source, loader, ttl_sec, **options)
+
+    async def ainvalidate_tags(self, *tags: str) -> None:
+        self.invalidate_tags(*tags)
+
     async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
         return self.get_many(keys)
 
-    async def aset_many(self, data: Mapping[str, Any], ttl_sec: TTL | None = None) -> None:
-        self.set_many(data, ttl_sec)
+    async def aset_many(
+        self,
+        data: Mapping[str, Any],
+        ttl_sec: TTL | None = None,
+        *,
+        tags: Iterable[str] = (),
+        sliding: bool | None = None,
+        max_age: TTL | None = None,
+        stale_ttl: TTL | None = None,
+    ) -> None:
+        self.set_many(data, ttl_sec, tags=tags, sliding=sliding, max_age=max_age, stale_ttl=stale_ttl)
 
     async def adelete_many(self, keys: Iterable[str]) -> int:
         return self.delete_many(keys)
@@ -586,8 +916,8 @@ class QuickCache:
     async def acleanup(self) -> int:
         return self.cleanup()
 
-    async def aresize(self, max_size: int) -> None:
-        self.resize(max_size)
+    async def aresize(self, max_size: int | None = None, max_bytes: int | str | None = None) -> None:
+        self.resize(max_size, max_bytes)
 
     async def asave_to_disk(
         self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
@@ -631,12 +961,7 @@ class QuickCache:
         return self._default_ttl if ttl_sec is None else seconds(ttl_sec)
 
     def _frozen(self, key: str, value: Any) -> Any:
-        if self._freeze is None:
-            return value
-        try:
-            return self._freeze(value)
-        except SerializationError as error:
-            raise _of_key(error, key)  # noqa: B904 - the same error, which has its cause
+        return _frozen(self._freeze, key, value)
 
     @staticmethod
     def _found(key: str, presence: Presence, missing_ok: bool) -> bool:
@@ -647,6 +972,10 @@ class QuickCache:
         return False
 
     def _heard_get(self, key: str, default: Any = MISSING) -> Any:
+        if default is ASK:
+            answer = self._store.get(key, ASK)
+            self._announce(EventKind.MISS if answer is ASK else EventKind.HIT, key)
+            return answer
         try:
             value = self._store.get(key)
         except CacheMiss:
@@ -666,12 +995,91 @@ class QuickCache:
 
     def _records(self) -> list[Record] | None:
         """What a snapshot is made of. None if the cache was made switched off: nothing is to be written."""
-        return self._store.records() if self._made_enabled else None
+        if not self._made_enabled:
+            return None
+        store = self._store
+        records = store.records()
+        for record in records:
+            if record.key.startswith(SEPARATOR):
+                for name in namespaces_in(record.key):
+                    store.generation(name)
+        numbers = {name: number for name, number in store.generations().items() if number}
+        if numbers:
+            # Else what was cleared before it was saved would be back in a process that counts from 0.
+            records.append(Record(_GENERATIONS, self._frozen(_GENERATIONS, numbers), FOREVER))
+        return records
+
+    def _load_records(self, records: Iterable[Record]) -> None:
+        numbers: dict[str, int] = {}
+
+        def entries() -> Iterator[Record]:
+            for record in records:
+                if record.key == _GENERATIONS:
+                    numbers.update(thaw(record.value))
+                else:
+                    yield record
+
+        self._store.load(entries(), self._bounds)
+        self._store.set_generations(numbers)
 
     def _switch(self, times: int) -> None:
-        with self._real_store.lock:
+        with self._bottom.lock:
             self._times_off += times
             self._bind()
+            parts = list(self._namespaces.values())
+        for part in parts:
+            part._switch(times)
+
+    # How entries live
+
+    def _tag_slot(self, tag: str) -> int:
+        return tag_slot(self._tag_prefix + tag)
+
+    def _life_of(
+        self,
+        ttl_sec: TTL | None,
+        tags: Iterable[str],
+        sliding: bool | None,
+        max_age: TTL | None,
+        stale_ttl: TTL | None,
+    ) -> Life:
+        options = self._load_options.changed(
+            ttl_sec, {"sliding": sliding, "max_age": max_age, "stale_ttl": stale_ttl, "tags": tags}
+        )
+        return Life(
+            options.ttl,
+            options.stale_ttl,
+            options.sliding,
+            options.max_age if options.sliding else FOREVER,
+            tags=tuple(map(self._tag_slot, options.tags)),
+        )
+
+
+def _nothing() -> None:
+    pass
+
+
+def _life_by_default(options: LoadOptions) -> Life | None:
+    """Of entries that are stored without further words; None if that is a TTL and nothing else."""
+    if not options.stale_ttl and not options.sliding:
+        return None
+    max_age = options.max_age if options.sliding else FOREVER
+    return Life(options.ttl, options.stale_ttl, options.sliding, max_age)
+
+
+def _frozen(freeze: Freeze | None, key: str, value: Any) -> Any:
+    if freeze is None:
+        return value
+    try:
+        return freeze(value)
+    except SerializationError as error:
+        raise _of_key(error, key)  # noqa: B904 - the same error, which has its cause
+
+
+def _announce_set(subscriptions: tuple[Subscription, ...], key: str) -> None:
+    for subscription in subscriptions:
+        if EventKind.SET in subscription.kinds:
+            subscription.tell(CacheEvent(EventKind.SET, key))
 
 
 def _of_key(error: SerializationError, key: str) -> SerializationError:
@@ -682,6 +1090,11 @@ def _of_key(error: SerializationError, key: str) -> SerializationError:
 
 def _raise_miss(key: str, presence: Presence) -> NoReturn:
     raise KeyExpired(key) if presence is Presence.EXPIRED else KeyNotFound(key)
+
+
+def _check_namespace(name: object) -> None:
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise ValueError(f"namespace {name!r}: give a name of printable characters")
 
 
 def _check_keys(keys: object) -> None:

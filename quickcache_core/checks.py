@@ -34,6 +34,13 @@ def default_ttl(name: str, value: object) -> None:
         ) from error
 
 
+def duration(name: str, value: object) -> None:
+    try:
+        seconds(value, name)
+    except InvalidTTL as error:
+        raise ConfigError(name, value, "give seconds or a timedelta, 0, or NEVER for no limit") from error
+
+
 def boolean(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ConfigError(name, value, "give True or False")

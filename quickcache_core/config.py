@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +19,7 @@ from quickcache_core.entry import FOREVER
 from quickcache_core.errors import ConfigError
 from quickcache_core.eviction_policy import EvictionPolicy
 from quickcache_core.files import CacheFiles, FileRules
+from quickcache_core.loading.options import LoadOptions
 from quickcache_core.location import read_location
 from quickcache_core.registry import eviction_policies, serializers
 from quickcache_core.scopes import LEAST_BYTES, check_shared_scope, make_store
@@ -27,10 +29,14 @@ from quickcache_core.serializer.isolation import freezer
 from quickcache_core.serializer.signing import Secret, Secrets, Signer
 from quickcache_core.sizes import bytes_of
 from quickcache_core.store.base import Bounds
+from quickcache_core.store.keyspace import SEPARATOR
 from quickcache_core.ttl import TTL, seconds
 
 DISABLING_VARIABLE: Final = "QUICKCACHE_DISABLED"
 """Environment variable; with `1`, `true`, `yes` or `on` every cache made by the process is switched off."""
+
+LEAST_WEIGHT: Final = 1000
+"""Bytes; with less than a few entries nothing is a cache."""
 
 _BOOLEANS = (
     "cache_timestamps",
@@ -38,6 +44,10 @@ _BOOLEANS = (
     "cache_metrics_timestamps",
     "allow_unsigned_pickle",
     "enabled",
+    "auto_resize",
+    "sliding",
+    "skip_none",
+    "single_flight",
 )
 
 
@@ -52,8 +62,16 @@ class QuickCacheConfig:
     max_size: int = 1000
     """Entries, at least 1."""
     max_bytes: int | str | None = None
-    """Of a store in scope `shared`, which is the room it takes on the disk: an integer or text such as
-    "256MB", at least "1MB". None: "128MB". Scope `memory` counts entries only.
+    """An integer, text such as "256MB", or "10%" of the memory that this process may use. In scope `memory`
+    the estimated size of keys and values, at least "1kB"; None: nothing is weighed, and `max_size` alone
+    counts. In scope `shared` the room that the store takes on the disk, at least "1MB"; None: "128MB".
+    """
+    oversized: Literal["raise", "skip"] = "raise"
+    """What becomes of a value that is larger than the store can take. `raise`: `ValueTooLarge`. `skip`: it is
+    not stored. Either way an older value under its key is removed.
+    """
+    auto_resize: bool = False
+    """Whether the bounds of a store in memory shrink while the machine or the container is short of memory.
     """
     near_size: int = 10_000
     """Entries of a store in scope `shared` that each process keeps at hand, at least 0."""
@@ -63,6 +81,46 @@ class QuickCacheConfig:
     """
     default_ttl: TTL | None = 500
     """Seconds or timedelta, above 0; None or `NEVER`: entries have no end unless a call gives them one."""
+    sliding: bool = False
+    """Whether each read lets the TTL of an entry begin anew."""
+    max_age: TTL | None = None
+    """With `sliding`: seconds or timedelta that an entry lives at most; None or `NEVER`: no limit."""
+    stale_ttl: TTL | None = None
+    """Seconds or timedelta that entries are kept after their TTL, for `get_or_set` and whatever else loads to
+    serve while the source is slow or down. None: nothing stale is served.
+    """
+    retry_after: float = 5.0
+    """Seconds for which a load that failed isn't tried again while there is a stale value to serve."""
+    soft_timeout: TTL = 0.0
+    """Seconds that a reader waits for a fresh value when there is a stale one: 0 serves that at once, `NEVER`
+    only if the loader fails.
+    """
+    hard_timeout: TTL | None = None
+    """Seconds that a reader waits for a loader at all, then `LoaderTimeout` is raised and the load goes on in
+    the background; None or `NEVER`: as long as it takes.
+    """
+    refresh_ahead: float | None = None
+    """Share of the TTL, above 0 and below 1, after which a reader sets off a refresh in the background. None:
+    no refresh before the TTL ends.
+    """
+    jitter: float = 0.0
+    """Share of the TTL, from 0 to below 1, by which that of loaded values is shortened at random."""
+    skip_none: bool = False
+    """Whether a loader's None is handed out without being stored."""
+    single_flight: bool = True
+    """Whether callers who miss one key together wait for one load, over threads, tasks and, in scope
+    `shared`, processes.
+    """
+    lease: float = 30.0
+    """Seconds that a caller waits for somebody else's load before it loads by itself."""
+    background_context: Callable[[], AbstractContextManager[Any]] | None = field(default=None, repr=False)
+    """Called in a background thread around each load: gives a context manager, for what belongs to a thread,
+    such as connections.
+    """
+    version: str = ""
+    """Entries of other versions can't be seen: change it when a new release stores something else under the
+    same keys. Old and new releases may share a store.
+    """
     cleanup_interval: float = 10.0
     """Seconds between two sweeps of expired entries, at least 0.01."""
     eviction_policy: str | type[EvictionPolicy] = "s3fifo"
@@ -132,6 +190,7 @@ class QuickCacheConfig:
         checks.integer("max_size", self.max_size, 1, sys.maxsize)
         checks.default_ttl("default_ttl", self.default_ttl)
         checks.number("cleanup_interval", self.cleanup_interval, "seconds", 0.01, 1e9)
+        self._check_loading()
         if self.cull_fraction is not None:
             checks.number("cull_fraction", self.cull_fraction, "None, or a share", 1e-9, 1.0)
         policy = eviction_policies.resolve(self.eviction_policy)
@@ -157,18 +216,39 @@ class QuickCacheConfig:
             self._set("secret_fallbacks", _fallbacks(self.secret_fallbacks))
         checks.clock("clock", self.clock)
 
+    def _check_loading(self) -> None:
+        for name in ("max_age", "stale_ttl", "hard_timeout"):
+            checks.default_ttl(name, getattr(self, name))
+        if self.soft_timeout != 0 or isinstance(self.soft_timeout, bool):
+            checks.duration("soft_timeout", self.soft_timeout)
+        checks.number("retry_after", self.retry_after, "seconds", 0.0, 1e9)
+        checks.number("lease", self.lease, "seconds", 0.001, 1e9)
+        checks.number("jitter", self.jitter, "a share of the TTL", 0.0, 0.999)
+        if self.refresh_ahead is not None:
+            checks.number("refresh_ahead", self.refresh_ahead, "None, or a share of the TTL", 0.001, 0.999)
+        if self.background_context is not None and not callable(self.background_context):
+            raise ConfigError(
+                "background_context", self.background_context, "give a function that gives a context manager"
+            )
+        version: object = self.version
+        if not isinstance(version, str) or SEPARATOR in version:
+            raise ConfigError("version", version, "give a string such as the number of the release")
+
     def _check_scope(self) -> None:
         scope = read_location(self.location).scope
         checks.integer("near_size", self.near_size, 0, sys.maxsize)
         checks.one_of("fail", self.fail, ("degrade", "raise"))
+        checks.one_of("oversized", self.oversized, ("raise", "skip"))
         if self.max_bytes is not None:
-            bytes_of("max_bytes", self.max_bytes, LEAST_BYTES)
+            bytes_of("max_bytes", self.max_bytes, LEAST_BYTES if scope == "shared" else LEAST_WEIGHT)
         if scope == "memory":
-            if self.max_bytes is not None:
-                raise ConfigError(
-                    "max_bytes", self.max_bytes, "scope memory counts entries; leave it out and use max_size"
-                )
             return
+        if self.auto_resize:
+            raise ConfigError(
+                "auto_resize",
+                True,
+                "a store in scope shared has the room that was taken for it; leave it out",
+            )
         if self.eviction_policy != FIELDS["eviction_policy"].default:
             raise ConfigError(
                 "eviction_policy",
@@ -219,8 +299,8 @@ class QuickCacheConfig:
         made = make_store(self, serializer)
         return Parts(
             store=made.store,
-            bounds=Bounds(self.max_size, self.cull_fraction),
-            default_ttl=FOREVER if self.default_ttl is None else seconds(self.default_ttl),
+            bounds=self.bounds(),
+            load_options=self.load_options(),
             freeze=made.freeze,
             files=CacheFiles(
                 snapshots=FileRules(
@@ -245,7 +325,31 @@ class QuickCacheConfig:
             enabled=self.enabled and not _disabled_by_environment(),
             shares_store=made.is_shared,
             dismiss=made.dismiss,
+            attend=made.attend if self.auto_resize else None,
             publisher=made.publisher,
+        )
+
+    def bounds(self) -> Bounds:
+        max_bytes = None
+        if self.max_bytes is not None and read_location(self.location).scope == "memory":
+            max_bytes = bytes_of("max_bytes", self.max_bytes, LEAST_WEIGHT)
+        return Bounds(self.max_size, self.cull_fraction, max_bytes)
+
+    def load_options(self) -> LoadOptions:
+        """What holds for loads that don't say otherwise."""
+        return LoadOptions(
+            ttl=_limit(self.default_ttl),
+            stale_ttl=0.0 if self.stale_ttl is None else seconds(self.stale_ttl),
+            sliding=self.sliding,
+            max_age=_limit(self.max_age),
+            refresh_ahead=self.refresh_ahead,
+            jitter=float(self.jitter),
+            soft_timeout=seconds(self.soft_timeout) if self.soft_timeout else 0.0,
+            hard_timeout=_limit(self.hard_timeout),
+            retry_after=float(self.retry_after),
+            skip_none=self.skip_none,
+            single_flight=self.single_flight,
+            lease=float(self.lease),
         )
 
     def secrets(self, purpose: str) -> Secrets:
@@ -305,6 +409,10 @@ def _check_names(settings: Mapping[str, Any]) -> None:
         if name not in FIELDS:
             # Perhaps a secret under a wrong name: errors end up in logs.
             raise ConfigError(str(name), checks.Hidden(value), f"unknown option; {nearest_option(str(name))}")
+
+
+def _limit(duration: TTL | None) -> float:
+    return FOREVER if duration is None else seconds(duration)
 
 
 def _as_path(directory: str | os.PathLike[str] | None) -> Path | None:

@@ -138,6 +138,55 @@ class ValueTooLarge(QuickCacheError, ValueError):
         self.limit = limit
 
 
+class LoaderTimeout(QuickCacheError, TimeoutError):
+    """A value didn't come within `hard_timeout`, and there was no older one. The load goes on."""
+
+    code = "LOADER_TIMEOUT"
+
+    def __init__(self, key: str, seconds: float) -> None:
+        super().__init__(
+            f"The loader of key {key!r} gave no value within {seconds:g} s; it goes on in the background. "
+            "Raise hard_timeout, or set stale_ttl to have an older value served meanwhile"
+        )
+        self.key = key
+        self.seconds = seconds
+
+
+class UnstableArgument(QuickCacheError, TypeError):
+    """A call of a cached function can't be told from others: no key can be made of one of its arguments."""
+
+    code = "UNSTABLE_ARGUMENT"
+
+    def __init__(self, function: str, argument: str, kind: str, reason: str | None = None) -> None:
+        why = f": it {reason}" if reason else ", which has no form that is the same in every process"
+        super().__init__(
+            f"{function}: no key can be made of the argument {argument!r} with a value of type {kind}{why}. "
+            f"If the result doesn't depend on it, leave it out with ignore=({argument!r},); else name what "
+            "it depends on in a template such as key='name:{id}', in a method __cache_key__ of the class, or "
+            "with register_stable_form"
+        )
+        self.function = function
+        self.argument = argument
+        self.kind = kind
+        """The type that is in the way: that of the argument or of something in it."""
+        self.reason = reason
+
+
+class QueueFull(QuickCacheError):
+    """Writes behind wait for a source that doesn't keep up, and there is no room for more of them."""
+
+    code = "QUEUE_FULL"
+
+    def __init__(self, pending: int, max_pending: int, patience: float) -> None:
+        super().__init__(
+            f"{pending} writes are pending, of {max_pending} that may be, dead letters included, and none "
+            f"left within {patience:g} s; look at the source, or raise max_pending or patience"
+        )
+        self.pending = pending
+        self.max_pending = max_pending
+        self.patience = patience
+
+
 class StoreUnavailable(QuickCacheError):
     """The store can't be reached, and the operation can't be answered without it."""
 

@@ -28,6 +28,8 @@ class RemovalCause(Enum):
     """Its TTL ended."""
     EVICTED = "evicted"
     """The cache was full."""
+    INVALIDATED = "invalidated"
+    """One of its tags was invalidated. Told when somebody meets the entry, which may be long after."""
     CLEARED = "cleared"
     """The whole cache was emptied, or loaded from a snapshot."""
 

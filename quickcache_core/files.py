@@ -17,7 +17,13 @@ from quickcache_core.serializer.base import BaseSerializer
 from quickcache_core.serializer.compression import Codec
 from quickcache_core.serializer.isolation import thaw
 from quickcache_core.serializer.signing import Signer
-from quickcache_core.snapshot import read_snapshot, resolve_path, write_metrics, write_snapshot
+from quickcache_core.snapshot import (
+    SavedRecord,
+    read_snapshot,
+    resolve_path,
+    write_metrics,
+    write_snapshot,
+)
 from quickcache_core.store.base import Record
 
 logger = logging.getLogger(__name__)
@@ -97,6 +103,12 @@ def _inside(directory: PathLike | None) -> str | None:
     return None if directory is None else os.path.join(Path(directory).expanduser().absolute(), "")  # noqa: PTH118
 
 
+def _saved(record: Record, now: float) -> SavedRecord:
+    key, stored, remaining, life = record
+    value, end = thaw(stored), None if remaining == FOREVER else now + remaining
+    return (key, value, end) if life is None else (key, value, end, life)
+
+
 @dataclass(frozen=True, slots=True)
 class CacheFiles:
     """Snapshots and metrics files of a cache.
@@ -126,10 +138,7 @@ class CacheFiles:
                 return path
             return write_snapshot(
                 path,
-                [
-                    (key, thaw(value), None if remaining == FOREVER else now + remaining)
-                    for key, value, remaining in records
-                ],
+                [_saved(record, now) for record in records],
                 serializer=rules.serializer,
                 compression=self.codec,
                 signer=self.signer(),
@@ -147,7 +156,7 @@ class CacheFiles:
         return self.save(records, _inside(directory), timestamp=True)
 
     def load(self, filepath: PathLike | None, freeze: Callable[[Any], Any] | None) -> list[Record]:
-        """Entries whose TTL has not ended, in their stored form. Raises `CacheLoadError`."""
+        """Entries whose time has not ended, in their stored form. Raises `CacheLoadError`."""
         rules = self.snapshots
         try:
             now = self.clock.wall()
@@ -163,9 +172,13 @@ class CacheFiles:
                 wall_now=now,
             )
             return [
-                Record(key, value if freeze is None else freeze(value), FOREVER if end is None else end - now)
-                for key, value, end in entries
-                if end is None or end > now
+                Record(
+                    key,
+                    value if freeze is None else freeze(value),
+                    FOREVER if end is None else end - now,
+                    *lives,
+                )
+                for key, value, end, *lives in entries
             ]
         except CacheLoadError:
             raise

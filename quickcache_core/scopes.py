@@ -16,9 +16,11 @@ from quickcache_core.registry import eviction_policies
 from quickcache_core.serializer import BaseSerializer
 from quickcache_core.serializer.isolation import freezer
 from quickcache_core.sizes import bytes_of
+from quickcache_core.sizing import LOOK_INTERVAL, AutoSizer
 from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.named import named_stores
 from quickcache_core.store.published import MemorySource
+from quickcache_core.store.weights import weigh
 
 if TYPE_CHECKING:
     from quickcache_core.config import QuickCacheConfig
@@ -41,6 +43,8 @@ class Made:
     """Whether other caches may use the store as well."""
     dismiss: Callable[[], None]
     """Ends the background work for the store, if nobody else uses it."""
+    attend: Callable[[AutoSizer], None] | None = None
+    """Has a sizer looked after, as long as the store is; None where stores have a size of their own."""
 
 
 def make_store(config: QuickCacheConfig, serializer: BaseSerializer) -> Made:
@@ -59,6 +63,7 @@ def make_store(config: QuickCacheConfig, serializer: BaseSerializer) -> Made:
         None if config.publish_as is None else _publisher(store, config.publish_as),
         bool(location.name),
         _nothing if location.name else partial(_retire, store),
+        partial(_attend, store),
     )
 
 
@@ -87,13 +92,21 @@ def _memory_store(config: QuickCacheConfig, name: str) -> MemoryStore:
 
     def make() -> MemoryStore:
         interval = float(config.cleanup_interval)
-        store = MemoryStore(policy, config.max_size, config.clock, lambda one: _wake(one, interval))
+        weigher = None if config.max_bytes is None else weigh
+        store = MemoryStore(policy, config.max_size, config.clock, lambda one: _wake(one, interval), weigher)
         maintenance.adopt(store)
         return store
 
     if not name:
         return make()
     store = named_stores.get(name, policy, config.eviction_policy, make)
+    if config.max_bytes is not None and not store.weighs:
+        raise ConfigError(
+            "max_bytes",
+            config.max_bytes,
+            f"the store {name!r} was made by a cache without max_bytes, and weighs nothing; give it to all "
+            "caches of the store, or to none",
+        )
     store.widen(config.max_size)
     return store
 
@@ -102,6 +115,14 @@ def _wake(store: MemoryStore, interval: float) -> None:
     maintenance.wake(store, interval)
     for publisher in store.publishers.values():
         _wake_publisher(publisher)
+    for sizer in store.sizers:
+        maintenance.wake(sizer, LOOK_INTERVAL)
+
+
+def _attend(store: MemoryStore, sizer: AutoSizer) -> None:
+    maintenance.adopt(sizer)
+    store.sizers.append(sizer)
+    store.want_thread()
 
 
 def _wake_publisher(publisher: Publisher) -> None:
@@ -124,6 +145,8 @@ def _retire(store: MemoryStore) -> None:
         publisher.publish()
         publisher.stay_asleep()
         maintenance.dismiss(publisher)
+    for sizer in store.sizers:
+        maintenance.dismiss(sizer)
     maintenance.dismiss(store)
     store.stay_asleep()
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from quickcache_core.entry import FOREVER
 from quickcache_core.errors import (
     CacheLoadError,
     CacheMetricsSaveError,
@@ -28,12 +29,16 @@ from quickcache_core.errors import (
 from quickcache_core.serializer.base import BaseSerializer, serializer_name
 from quickcache_core.serializer.compression import Codec, codec
 from quickcache_core.serializer.signing import Signer
+from quickcache_core.store.life import TAG_SLOTS, Life
 
 FORMAT = "quickcache-snapshot"
-VERSION = 1
+VERSION = 2
+"""Version 1 knew no lives. Files without any are still of that version, so that older releases read them."""
 
-SavedRecord = tuple[str, Any, float | None]
-"""Key, value, and the end of its life: seconds since the epoch, None for never."""
+SavedRecord = tuple[str, Any, float | None] | tuple[str, Any, float | None, Life]
+"""Key, value, the end of its freshness (seconds since the epoch, None for never), and if it has more than a
+TTL its life, as in `Record`.
+"""
 
 _HEADER_FIELDS: dict[str, tuple[type, ...]] = {
     "format": (str,),
@@ -47,6 +52,9 @@ _HEADER_FIELDS: dict[str, tuple[type, ...]] = {
     "signature": (str, type(None)),
     "sha256": (str,),
 }
+_DURATIONS = ("ttl", "stale_ttl", "max_age", "refresh_after")
+"""What is saved of a `Life`, in this order; then whether it slides, the slots of its tags, its ETag."""
+_INSTANT = 1e-9  # seconds: a duration that has just begun to be over
 _LONGEST_HEADER = 1 << 16  # bytes
 _ABANDONED_AFTER = 3600.0  # seconds
 # O_EXCL: in a directory that others can write to, a name may be there already, as a link to somewhere.
@@ -78,12 +86,12 @@ def write_snapshot(
             "or use serializer='json'",
         )
     # Lists, not tuples, so that every format can hold them. Exact str: a key may be a subclass.
-    rows = [[_exact(key), value, None if end is None else float(end)] for key, value, end in records]
+    rows = [_row(record) for record in records]
     raw = _serialized(path, rows, serializer)
     payload = raw if compression is None else compression.compress(raw)
     header = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if any(len(row) > 3 for row in rows) else 1,
         "serializer": serializer_name(serializer),
         "compression": None if compression is None else compression.name,
         "created_at": float(wall_now),
@@ -108,7 +116,8 @@ def read_snapshot(
     allow_unsigned_pickle: bool = False,
     wall_now: float,
 ) -> list[SavedRecord]:
-    """The records of a snapshot that have not expired by `wall_now`; their ends are in the reader's time.
+    """The records of a snapshot that are of use at `wall_now`, fresh or stale; their ends are in the reader's
+    time.
 
     Raises `CacheLoadError` for every file that isn't exactly what `write_snapshot` wrote. The serializer sees
     the data only after checksum and signature were found right. With a signer, files without a signature are
@@ -124,8 +133,9 @@ def read_snapshot(
         rows = _deserialized(header, payload, serializer)
         # A clock that stood later when the file was written must not lengthen anybody's life.
         ahead = max(header["created_at"] - wall_now, 0.0)
-        ends = [(key, value, None if end is None else end - ahead) for key, value, end in rows]
-        return [(key, value, end) for key, value, end in ends if end is None or end > wall_now]
+        away = max(wall_now - header["created_at"], 0.0)
+        records = [_record(row, ahead, away) for row in rows]
+        return [record for record in records if _is_kept(record, wall_now)]
     except OSError as error:
         reason = f"{error}; save_to_disk writes such a file, check its name and permissions"
         raise CacheLoadError(path, reason) from error
@@ -216,6 +226,38 @@ def _dump(header: Mapping[str, Any]) -> bytes:
     return json.dumps(header, separators=(",", ":")).encode()
 
 
+def _row(record: SavedRecord) -> list[Any]:
+    key, value, end, *lives = record
+    row = [_exact(key), value, None if end is None else float(end)]
+    for life in lives:
+        # What every format can hold, and JSON holds no infinity: None for never.
+        durations = [_number(getattr(life, name)) for name in _DURATIONS]
+        row.append([*durations, life.sliding, list(life.tags), life.etag])
+    return row
+
+
+def _number(seconds: float) -> float | None:
+    return None if seconds == FOREVER else float(seconds)
+
+
+def _record(row: list[Any], ahead: float, away: float) -> SavedRecord:
+    """What `_row` made a row of, so many seconds ago; the clock stands so much behind."""
+    key, value, end, *rest = row
+    if end is not None:
+        end -= ahead
+    if not rest:
+        return key, value, end
+    *durations, sliding, tags, etag = rest[0]
+    ttl, stale_ttl, max_age, refresh_after = (FOREVER if one is None else one for one in durations)
+    max_age, refresh_after = max(max_age - away, _INSTANT), max(refresh_after - away, _INSTANT)
+    return key, value, end, Life(ttl, stale_ttl, sliding, max_age, refresh_after, tuple(tags), etag)
+
+
+def _is_kept(record: SavedRecord, wall_now: float) -> bool:
+    _, _, end, *lives = record
+    return end is None or end + sum(life.stale_ttl for life in lives) > wall_now
+
+
 def _exact(key: str) -> str:
     return key if type(key) is str else str.__str__(key)
 
@@ -289,7 +331,7 @@ def _header(line: bytes) -> dict[str, Any]:
             "upgrade quickcache-web, or save the file again with this version"
         )
     # Compared with how we would have written it: JSON has many spellings for one meaning.
-    if line != _dump(header) + b"\n" or not _well_formed(header) or version != VERSION:
+    if line != _dump(header) + b"\n" or not _well_formed(header) or version not in (1, VERSION):
         raise ValueError("its header is damaged; use another copy")
     return header
 
@@ -348,7 +390,7 @@ def _check_signature(
         )
 
 
-def _deserialized(header: dict[str, Any], payload: bytes, serializer: BaseSerializer) -> list[SavedRecord]:
+def _deserialized(header: dict[str, Any], payload: bytes, serializer: BaseSerializer) -> list[list[Any]]:
     if header["compression"] is not None:
         payload = codec(header["compression"]).decompress(payload, header["raw_length"])
     try:
@@ -371,10 +413,26 @@ def _deserialized(header: dict[str, Any], payload: bytes, serializer: BaseSerial
 
 
 def _is_record(row: object) -> bool:
-    if not isinstance(row, (list, tuple)) or len(row) != 3 or not isinstance(row[0], str):
+    if not isinstance(row, (list, tuple)) or not 3 <= len(row) <= 4 or not isinstance(row[0], str):
         return False
-    end = row[2]
-    return end is None or (type(end) is float and math.isfinite(end))
+    return _is_time(row[2]) and (len(row) == 3 or _is_life(row[3]))
+
+
+def _is_time(time: object) -> bool:
+    return time is None or (type(time) is float and math.isfinite(time))
+
+
+def _is_life(row: object) -> bool:
+    if not isinstance(row, (list, tuple)) or len(row) != len(_DURATIONS) + 3:
+        return False
+    *durations, sliding, tags, etag = row
+    return (
+        all(_is_time(one) and (one is None or one >= 0.0) for one in durations)
+        and type(sliding) is bool
+        and isinstance(tags, (list, tuple))
+        and all(type(slot) is int and 0 <= slot < TAG_SLOTS for slot in tags)
+        and (etag is None or isinstance(etag, str))
+    )
 
 
 def _make_directory(directory: Path) -> None:

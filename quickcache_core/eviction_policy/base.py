@@ -59,6 +59,15 @@ class EvictionPolicy(ABC):
     def remove(self, entry: Entry) -> None:
         """The entry left for a reason other than `evict`. Its deadline is `GONE` already."""
 
+    def exchange(self, old: Entry, new: Entry) -> None:
+        """Another object, with the same key and the same uses, took the place of a live entry, whose deadline
+        is `GONE`. `update` follows.
+
+        By default the new one takes the place of a newcomer.
+        """
+        self.remove(old)
+        self.insert(new)
+
     @abstractmethod
     def evict(self) -> Entry:
         """The entry that leaves; see `evict_lets_go`. Only called while the table holds at least one."""
@@ -121,6 +130,9 @@ class BaseEvictionPolicy(EvictionPolicy):
 
     def remove(self, entry: Entry) -> None:
         self._call(self.on_delete, entry)
+
+    def exchange(self, old: Entry, new: Entry) -> None:
+        pass  # hooks know keys only
 
     def evict(self) -> Entry:
         entries = self._entries

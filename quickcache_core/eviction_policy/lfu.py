@@ -51,6 +51,11 @@ class LFUEvictionPolicy(EvictionPolicy):
         if not uses.entries:
             self._unlink(uses)
 
+    def exchange(self, old: Entry, new: Entry) -> None:
+        uses: _Uses = old.queue
+        uses.entries[new.key] = new
+        new.queue = uses
+
     def evict(self) -> Entry:
         uses = self._root.higher
         _, entry = uses.entries.popitem(last=False)

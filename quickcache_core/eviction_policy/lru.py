@@ -33,6 +33,9 @@ class LRUEvictionPolicy(EvictionPolicy):
     def remove(self, entry: Entry) -> None:
         pass
 
+    def exchange(self, old: Entry, new: Entry) -> None:
+        pass
+
     def evict(self) -> Entry:
         while True:
             try:

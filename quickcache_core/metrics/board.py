@@ -251,7 +251,7 @@ class Board:
                 worker = _worker(file, number, claim)
                 if not self._has(number, claim) and file.try_lock(at.slot_offset(number)):
                     file.unlock(at.slot_offset(number))
-                    ended = [a + b for a, b in zip(ended, worker.figures[:8], strict=True)]
+                    ended = [a + b for a, b in zip(ended, worker.figures.counts, strict=True)]
                     count += 1
                 else:
                     workers.append(worker)

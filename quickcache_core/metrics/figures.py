@@ -17,17 +17,26 @@ class StoreFigures(NamedTuple):
     expirations: int = 0
     deletions: int = 0
     store_errors: int = 0
+    loads: int = 0
+    load_failures: int = 0
+    load_waits: int = 0
+    stale_hits: int = 0
     entries: int = 0
     """Expired ones that haven't left yet included."""
     max_entries: int = 0
     bytes: int | None = None
     """Estimated; None where nobody weighs entries."""
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Those that only grow, see `COUNTERS`."""
+        return self[:12]
+
 
 NOTHING: Final = StoreFigures()
 
-COUNTERS: Final = StoreFigures._fields[:8]
-"""The fields that only grow."""
+COUNTERS: Final = StoreFigures._fields[:12]
+"""The names of `StoreFigures.counts`."""
 
 
 class KeyOfStore(NamedTuple):

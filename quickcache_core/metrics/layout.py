@@ -19,7 +19,7 @@ from typing import Final
 from quickcache_core.metrics.figures import COUNTERS
 
 MAGIC: Final = int.from_bytes(b"QCfigure", sys.byteorder)
-VERSION: Final = 1
+VERSION: Final = 2
 WORD: Final = 8
 UNKNOWN: Final = 2**64 - 1
 """What stands for None."""
@@ -65,11 +65,11 @@ S_STARTED: Final = 2
 S_PUBLISHED: Final = 3
 S_FIGURES: Final = 4
 """The fields of `StoreFigures`."""
-S_RATE: Final = 16
+S_RATE: Final = 20
 """Operations per second, in thousandths."""
-S_OBEYED: Final = 17
+S_OBEYED: Final = 21
 """Number of the last command that was carried out."""
-S_SERVER: Final = 20
+S_SERVER: Final = 24
 SERVER_BYTES: Final = 32
 
 # Words of a command, counted from its start

@@ -19,6 +19,10 @@ _COUNTERS: Final = {
     "expirations": "Entries that left because their time was over.",
     "deletions": "Entries deleted or cleared.",
     "store_errors": "Operations that the store could not carry out.",
+    "loads": "Calls of loaders.",
+    "load_failures": "Calls of loaders that raised an error.",
+    "load_waits": "Callers who waited for somebody else's load.",
+    "stale_hits": "Values that were served after their TTL.",
 }
 _GAUGES: Final[dict[str, tuple[str, Callable[[AliasFigures], Any]]]] = {
     "entries": (

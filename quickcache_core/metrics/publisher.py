@@ -165,7 +165,7 @@ class Publisher:
         if self._in_trouble and now < self._retry_at:
             return None
         figures = self.source.figures()
-        if figures is None or figures[:8] == self._base[:8]:
+        if figures is None or figures.counts == self._base.counts:
             return None
         self._board = board_at(self._locate())
         file = self._board.file(now, create=True)
@@ -188,8 +188,8 @@ class Publisher:
 
     def _write(self, slot: Slot, figures: StoreFigures, now: float, timed: bool) -> None:
         words, first, old = slot.words, slot.word + at.S_FIGURES, self._figures
-        base = self._base[:8]
-        for place, value in enumerate(figures[:8]):
+        base = self._base.counts
+        for place, value in enumerate(figures.counts):
             if old is None or value != old[place]:
                 # Below the base for an instant while another thread resets the metrics.
                 words[first + place] = max(value - base[place], 0)

@@ -73,6 +73,10 @@ class Figures(TypedDict):
     deletions: int
     failed_ops: int
     store_errors: int
+    loads: int
+    load_failures: int
+    load_waits: int
+    stale_hits: int
 
 
 class WorkerFigures(Figures):
@@ -135,6 +139,10 @@ def worker_figures(cache: ReportedCache) -> WorkerFigures:
         counts.expired_removals,
         counts.manual_deletions,
         counts.store_errors,
+        counts.loads,
+        counts.load_failures,
+        counts.load_waits,
+        counts.stale_hits,
         counts.current_total_keys,
         cache.max_size,
     )
@@ -331,6 +339,10 @@ def _row(figures: StoreFigures, ops_per_s: float = 0.0) -> Figures:
         "deletions": figures.deletions,
         "failed_ops": figures.failed_ops,
         "store_errors": figures.store_errors,
+        "loads": figures.loads,
+        "load_failures": figures.load_failures,
+        "load_waits": figures.load_waits,
+        "stale_hits": figures.stale_hits,
     }
 
 

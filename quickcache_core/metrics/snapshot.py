@@ -20,6 +20,10 @@ class MetricsSnapshot:
     expired_removals: int = 0
     manual_deletions: int = 0
     store_errors: int = 0
+    loads: int = 0
+    load_failures: int = 0
+    load_waits: int = 0
+    stale_hits: int = 0
     current_valid_keys: int = 0
     peak_valid_keys: int = 0
     current_total_keys: int = 0

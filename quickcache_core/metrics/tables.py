@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from quickcache_core.metrics.report import AliasFigures, AliasKeys, Figures, KeysReport, StatsReport
 
 _FIGURE_HEADS = (
     *("pid", "server", "uptime", "hits", "misses", "hit ratio", "ops/s", "sets", "entries", "limit", "bytes"),
-    *("evicted", "expired", "deleted", "errors"),
+    *("evicted", "expired", "deleted", "errors", "loads", "failed", "waits", "stale"),
 )
+_HIDDEN: Final = {"bytes": "-", "loads": "0", "failed": "0", "waits": "0", "stale": "0"}
+"""Columns that are shown if a row has something else there: many caches load nothing."""
 
 
 def stats_table(report: StatsReport) -> str:
@@ -37,7 +40,7 @@ def stats_cells(alias: AliasFigures) -> tuple[list[str], list[list[str]]]:
         place
         for place, head in enumerate(_FIGURE_HEADS)
         # A column that says nothing takes the room of one that does.
-        if head != "bytes" or any(row[place] != "-" for row in rows)
+        if head not in _HIDDEN or any(row[place] != _HIDDEN[head] for row in rows)
     ]
     return [_FIGURE_HEADS[place] for place in shown], [[row[place] for place in shown] for row in rows]
 
@@ -65,7 +68,10 @@ def keys_table(report: KeysReport) -> str:
 
 def _figure_cells(name: str, server: str, uptime: str, row: Figures) -> list[str]:
     ratio, weight = row["hit_ratio"], row["bytes"]
-    counts = (row["evictions"], row["expirations"], row["deletions"], row["store_errors"])
+    counts = (
+        *(row["evictions"], row["expirations"], row["deletions"], row["store_errors"]),
+        *(row["loads"], row["load_failures"], row["load_waits"], row["stale_hits"]),
+    )
     return [
         *(name, _printable(server), uptime, str(row["hits"]), str(row["misses"])),
         "-" if ratio is None else f"{ratio:.1%}",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WATCH_INTERVAL: Final = 2.0
 """Seconds between two tables, unless the user says otherwise."""
-_SELDOM: Final = ("errors", "deleted", "expired", "evicted")
+_SELDOM: Final = ("waits", "failed", "stale", "loads", "errors", "deleted", "expired", "evicted")
 _LEFT_OUT: Final = ("bytes", "uptime", "limit", "server", "sets", *_SELDOM)
 """Columns that a narrow terminal does without, in this order; before them those of `_SELDOM` that say 0."""
 _AROUND: Final = 3

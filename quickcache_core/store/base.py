@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from quickcache_core.entry import MISSING
 from quickcache_core.events import RemovalCause
 from quickcache_core.metrics.counters import Counters
+from quickcache_core.store.life import ASK, Ask, Found, Life
 
 RemovalListener = Callable[[str, RemovalCause], None]
 
@@ -33,6 +34,8 @@ class Bounds:
     """None: as many leave as must. A share of the entries, above 0 and up to 1: that many leave whenever it
     is full.
     """
+    max_bytes: int | None = None
+    """Estimated bytes, for stores that weigh entries (`store.weights`); others pay no attention to it."""
 
 
 class Record(NamedTuple):
@@ -43,6 +46,10 @@ class Record(NamedTuple):
     """In its stored form."""
     remaining: float
     """Seconds until the deadline; `FOREVER` for none."""
+    life: Life | None = None
+    """For an entry that has more than a TTL; `remaining` counts to the end of its freshness, or is below 0
+    for a stale one. Its `max_age` and `refresh_after` count from now, too.
+    """
 
 
 class Store(ABC):
@@ -55,13 +62,25 @@ class Store(ABC):
 
     counters: Counters
 
+    def identity(self, key: str) -> str:
+        """The key as the store at the bottom has it."""
+        return key
+
     @property
     @abstractmethod
     def get(self) -> Callable[..., Any]:
         """`get(key, default=MISSING)`: the value; without a default, `KeyNotFound` or `KeyExpired` is raised.
 
         A property, so that callers can keep what it gives and spare themselves a frame per hit.
+
+        With the default `ASK` the answer is a `Found` for an entry that is stale or due for a refresh, the
+        value for any other live entry, and `ASK` for none. A stale one is counted by the caller, with
+        `count`; to callers without `ASK` it has expired.
         """
+
+    @abstractmethod
+    def count(self, *, hit: bool) -> None:
+        """Count a get that was answered with a stale `Found`: as a hit if its value was given at once."""
 
     @abstractmethod
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
@@ -76,12 +95,74 @@ class Store(ABC):
         """Insert or overwrite several; atomic per key."""
 
     @abstractmethod
-    def add(self, key: str, value: Any, ttl: float, bounds: Bounds) -> bool:
-        """Insert unless a live entry is there; whether it was inserted."""
+    def put_with(self, key: str, value: Any, life: Life, bounds: Bounds, token: object = None) -> bool:
+        """Insert or overwrite an entry whose life is more than a TTL; whether it was stored.
+
+        With a token from `begin_load` nothing is stored if, since then, the key was written, deleted or
+        cleared, or one of the tags was invalidated: the value may be from before. A store may take it for so
+        without need, but never the other way round.
+        """
 
     @abstractmethod
-    def replace(self, key: str, value: Any, ttl: float) -> Presence:
-        """Overwrite if a live entry is there; what was there."""
+    def look(self, key: str) -> Found | None:
+        """What is under the key, stale or not, as of now; None for nothing. Counts nothing, and is no use of
+        the entry.
+        """
+
+    @abstractmethod
+    def is_overtaken(self, key: str, token: object, tags: tuple[int, ...] = ()) -> bool:
+        """Whether `put_with` would refuse a value for the key with that token and tags. Cheap."""
+
+    @abstractmethod
+    def begin_load(self, key: str) -> object:
+        """Called before a value for `key` is computed; the token for `put_with`. Never None.
+
+        Takes no resources that have to be given back: a token may just be dropped.
+        """
+
+    @abstractmethod
+    def try_lease(self, key: str) -> Callable[[], None] | None:
+        """The right to load a key, among the processes that share the store; what gives it back, from any
+        thread. None if another process has it. It ends with the process.
+        """
+
+    @abstractmethod
+    def put_off(self, key: str, seconds: float) -> None:
+        """Let no reader be told for so long that the entry is due for a refresh, if it is still there."""
+
+    @abstractmethod
+    def invalidate_tags(self, slots: Iterable[int]) -> None:
+        """Let all entries leave that carry one of the tags, see `life.tag_slot`. Constant time per tag:
+        entries are gone for readers at once, and leave when they are met.
+        """
+
+    @abstractmethod
+    def generation(self, namespace: str) -> int:
+        """How often `next_generation` was called for that name. Cheap."""
+
+    @abstractmethod
+    def next_generation(self, namespace: str) -> int:
+        """Start a new generation of that name, for all who share the store; its number."""
+
+    @abstractmethod
+    def generations(self) -> dict[str, int]:
+        """The numbers by name, of all names that this process asked for."""
+
+    @abstractmethod
+    def set_generations(self, numbers: Mapping[str, int]) -> None:
+        """Have these numbers, and 0 for all other names that this process asked for: those of the entries
+        that were just loaded.
+        """
+
+    @abstractmethod
+    def add(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
+        """Insert unless a live entry is there; whether it was inserted. With a `life`, its TTL counts."""
+
+    @abstractmethod
+    def replace(self, key: str, value: Any, ttl: float, life: Life | None = None) -> Presence:
+        """Overwrite if a live entry is there; what was there. With a `life`, its TTL counts; without one the
+        entry becomes a plain one.
+        """
 
     @abstractmethod
     def remove(self, key: str) -> Presence:
@@ -136,7 +217,7 @@ class Store(ABC):
 
     @abstractmethod
     def expired_size(self) -> int:
-        """Entries that have expired and haven't left yet."""
+        """Entries that have expired and haven't left yet. Stale ones don't count until their end."""
 
     @abstractmethod
     def clear(self) -> int:
@@ -168,4 +249,16 @@ class Store(ABC):
 ABSENT = object()
 """A default that can be told from every cached value, `MISSING` included."""
 
-__all__ = ["ABSENT", "MISSING", "Bounds", "Presence", "Record", "RemovalListener", "Store"]
+__all__ = [
+    "ABSENT",
+    "ASK",
+    "MISSING",
+    "Ask",
+    "Bounds",
+    "Found",
+    "Life",
+    "Presence",
+    "Record",
+    "RemovalListener",
+    "Store",
+]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from typing import Final
 
 from quickcache_core.entry import FOREVER, Entry
+from quickcache_core.store.rich import RichEntry
 
 _TICKS_PER_SECOND = 16
 """The finest resolution: an expired entry is due at most 1/16 s after its deadline."""
@@ -41,6 +44,16 @@ class Chunk:
         """Index in `bucket.chunks`."""
 
 
+def keep_out(entry: Entry) -> None:
+    """Let `discard` of an entry that isn't in any wheel do no harm.
+
+    Entries with a finite deadline are in the wheel, with one kind of exception: those that have no end, but
+    a time when readers have to take a closer look. Whoever removes an entry is spared the difference.
+    """
+    entry.chunk = _NOWHERE
+    entry.index = 0
+
+
 class Deadlines:
     """A timing wheel: entries with a finite deadline, in buckets by time.
 
@@ -71,12 +84,13 @@ class Deadlines:
         The store takes this as the moment to see to expired entries, and resets it.
         """
 
-    def add(self, entry: Entry, now: float) -> None:
+    def add(self, entry: Entry, end: float, now: float) -> None:
+        """Look at the entry when `end` has come, which isn't `FOREVER`."""
         chunk = self._chunk
         entries = chunk.entries
         index = len(entries)
-        if index >= _CHUNK_SIZE or not self._low <= entry.deadline < self._high:
-            chunk = self._chunk_for(entry.deadline, now)
+        if index >= _CHUNK_SIZE or not self._low <= end < self._high:
+            chunk = self._chunk_for(end, now)
             entries = chunk.entries
             index = len(entries)
         entry.chunk = chunk
@@ -106,10 +120,11 @@ class Deadlines:
             for entry in chunk.entries:
                 if entry is None:
                     continue
-                if entry.deadline <= now:
+                end = entry.end if entry.__class__ is RichEntry else entry.deadline
+                if end <= now:
                     expired.append(entry)
                 else:
-                    self.add(entry, now)
+                    self.add(entry, end, now)
         if not bucket.chunks:
             del self._buckets[heappop(self._ticks)]
             self.next_due = self._ticks[0] / _TICKS_PER_SECOND if self._ticks else FOREVER
@@ -123,7 +138,7 @@ class Deadlines:
         limit = now * _TICKS_PER_SECOND + 1
         for bucket in [bucket for tick, bucket in list(self._buckets.items()) if tick <= limit]:
             for chunk in list(bucket.chunks):
-                yield [entry for entry in chunk.entries if entry is not None and 0.0 <= entry.deadline <= now]
+                yield [entry for entry in chunk.entries if entry is not None and _has_ended(entry, now)]
 
     def forget_recent(self) -> None:
         """The next `add` will look its chunk up, or begin one."""
@@ -183,3 +198,14 @@ class Deadlines:
                     entry.chunk = end
                     entry.index = len(end.entries)
                     end.entries.append(entry)
+
+
+def _has_ended(entry: Entry, now: float) -> bool:
+    if entry.__class__ is RichEntry:
+        return entry.deadline >= 0.0 and entry.end <= now
+    return 0.0 <= entry.deadline <= now
+
+
+_NOWHERE: Final = Chunk(Bucket())
+_NOWHERE.entries.append(None)
+_NOWHERE.limit = sys.maxsize

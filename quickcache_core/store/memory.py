@@ -6,30 +6,47 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quickcache_core.clock import Clock
-from quickcache_core.entry import MISSING, Entry
-from quickcache_core.errors import KeyExpired, KeyNotFound
+from quickcache_core.entry import FOREVER, MISSING, Entry
+from quickcache_core.errors import KeyExpired, KeyNotFound, ValueTooLarge
 from quickcache_core.events import RemovalCause
 from quickcache_core.eviction_policy.base import EvictionPolicy
 from quickcache_core.metrics.counters import Counters
 from quickcache_core.metrics.figures import StoreFigures
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.serializer.isolation import thaw
-from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
+from quickcache_core.store import loads
+from quickcache_core.store.base import (
+    ABSENT,
+    ASK,
+    Bounds,
+    Found,
+    Life,
+    Presence,
+    Record,
+    RemovalListener,
+    Store,
+)
 from quickcache_core.store.population import PLAIN_NUMBERS, Population
+from quickcache_core.store.rich import RichEntry, Tags
 from quickcache_core.store.table import TABLES, HookedTable, Table
+from quickcache_core.store.weighing import WeighingPopulation
+from quickcache_core.store.weights import Weigher
 from quickcache_core.store.write_lock import PATIENCE, WriteLock, exclusive
+
+if TYPE_CHECKING:
+    from quickcache_core.sizing import AutoSizer
 
 logger = logging.getLogger(__name__)
 
 _SLICE = 256
 """Entries handled under one hold of the lock where many are handled at once."""
 # Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
-_LIVE = Presence.LIVE
-_EXPLICIT = RemovalCause.EXPLICIT
+_LIVE, _EXPIRED, _ABSENT = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
 _FORK_PATIENCE = 1.0
 """Seconds that a fork waits for a writer to finish."""
 
@@ -41,6 +58,9 @@ class MemoryStore(Store):
     such a thread expired entries leave all the same: when they are read, when room is needed, and a bounded
     number at a time with writes that carry a TTL.
 
+    With a `weigher`, such as `weights.weigh`, the store goes by `Bounds.max_bytes` too: a value that is
+    larger raises `ValueTooLarge`, and an older one under its key is removed. Without one, bytes don't count.
+
     After a fork parent and child have separate stores with the same entries.
     """
 
@@ -50,21 +70,32 @@ class MemoryStore(Store):
         capacity: int,
         clock: Clock,
         wake: Callable[[MemoryStore], None] | None = None,
+        weigher: Weigher | None = None,
     ) -> None:
         self._make_policy = policy
         self._capacity = capacity
         self._now = clock.monotonic
         self._wake = wake
+        self._weigher = weigher
         self._listeners: tuple[RemovalListener, ...] = ()
         self.publishers: dict[str, Publisher] = {}
         """By the names under which the figures are published."""
+        self.sizers: list[AutoSizer] = []
+        """Those of the caches that shrink while memory is short."""
         self.lock = WriteLock()
         self.counters = Counters()
+        self._tags = Tags()
+        self._generations: dict[str, int] = {}
         self._population = self._new_population()
         recency = self._population.policy.recency
         self._table: Table = TABLES[recency](self._now, self._get_stale, self._population.entries)
         if isinstance(self._table, HookedTable):
             self._table.on_hit = self._hit
+
+    @property
+    def weighs(self) -> bool:
+        """Whether bytes count."""
+        return self._weigher is not None
 
     # Reading
 
@@ -101,17 +132,36 @@ class MemoryStore(Store):
     def remaining(self, key: str) -> tuple[Presence, float]:
         entry = self._table.entries.get(key)
         if entry is None:
-            return Presence.ABSENT, 0.0
-        remaining = entry.deadline - self._now()
-        return (_LIVE, remaining) if remaining > 0.0 else (Presence.EXPIRED, 0.0)
+            return _ABSENT, 0.0
+        now = self._now()
+        if isinstance(entry, RichEntry):
+            if entry.is_fresh(now, self._tags):
+                return _LIVE, entry.fresh_until - now
+            return (_EXPIRED if entry.is_valid(self._tags) else _ABSENT), 0.0
+        remaining = entry.deadline - now
+        return (_LIVE, remaining) if remaining > 0.0 else (_EXPIRED, 0.0)
+
+    def look(self, key: str) -> Found | None:
+        entry = self._table.entries.get(key)
+        if entry is None:
+            return None
+        # The value before all else, as on the hit path.
+        value, now = entry.value, self._now()
+        if isinstance(entry, RichEntry):
+            return entry.found(value, now) if entry.is_kept(now, self._tags) else None
+        return Found(value, True, False, None) if entry.deadline > now else None
 
     def records(self) -> list[Record]:
-        now = self._now()
+        now, tags = self._now(), self._tags
         records = []
         for entry in list(self._table.entries.values()):
-            # The value before the deadline, as on the hit path.
+            # As above.
             value, deadline = entry.value, entry.deadline
-            if deadline > now:
+            if isinstance(entry, RichEntry):
+                if entry.is_kept(now, tags):
+                    life = entry.remaining_life(now)
+                    records.append(Record(entry.key, value, entry.fresh_until - now, life))
+            elif deadline > now:
                 records.append(Record(entry.key, value, deadline - now))
         return records
 
@@ -143,6 +193,11 @@ class MemoryStore(Store):
 
     def _get_stale(self, key: str, default: Any) -> Any:
         """Answer a get that found an entry past its deadline."""
+        rich = self._table.entries.get(key)
+        if isinstance(rich, RichEntry):
+            answer = self._get_rich(rich, default)
+            if answer is not _ABSENT:
+                return answer
         entry, presence = self._find(key)
         if entry is not None:
             # Somebody stored a new value between the reader's look and ours.
@@ -150,14 +205,62 @@ class MemoryStore(Store):
         self._table.misses += 1
         if default is not MISSING:
             return default
-        raise KeyExpired(key) if presence is Presence.EXPIRED else KeyNotFound(key)
+        raise KeyExpired(key) if presence is _EXPIRED else KeyNotFound(key)
+
+    def _get_rich(self, entry: RichEntry, default: Any) -> Any:
+        """Answer a get; `_ABSENT` for an entry that has to leave, if it is still there."""
+        # The value before all else, as on the hit path.
+        value, now, table = entry.value, self._now(), self._table
+        if entry.is_fresh(now, self._tags):
+            if entry.life.sliding:
+                self._slide(entry)
+            table.use(entry)
+            table.hits += 1
+            if default is ASK and entry.is_due(now):
+                return Found(value, True, True, entry.life.etag)
+            return thaw(value)
+        if not entry.is_stale(now, self._tags):
+            return _ABSENT
+        if default is ASK:
+            table.use(entry)
+            return entry.found(value, now)
+        table.misses += 1
+        if default is MISSING:
+            raise KeyExpired(entry.key)
+        return default
+
+    def _slide(self, entry: RichEntry) -> None:
+        # Under the lock: a writer may be giving the entry another life. As `_hit`.
+        lock = self.lock
+        if not (lock.acquire(False) or lock.acquire(True, PATIENCE)):
+            return
+        if lock.busy:
+            lock.release()
+            return
+        lock.busy = True
+        try:
+            now = self._now()
+            # It may have got another life since the reader saw that it slides.
+            if entry.life.sliding and entry.is_fresh(now, self._tags):
+                entry.slide(now)
+        finally:
+            lock.busy = False
+            lock.release()
+        if lock.postponed:
+            self.finish()
+
+    def count(self, *, hit: bool) -> None:
+        if hit:
+            self._table.hits += 1
+        else:
+            self._table.misses += 1
 
     def _peek(self, key: str) -> tuple[Entry | None, Presence]:
         """What `_find` would find, without a change."""
         entry = self._table.entries.get(key)
         if entry is None:
-            return None, Presence.ABSENT
-        return (entry, _LIVE) if self._population.is_live(entry) else (None, Presence.EXPIRED)
+            return None, _ABSENT
+        return (entry, _LIVE) if self._population.is_live(entry) else (None, self.remaining(key)[0])
 
     @exclusive(_peek, postpone=False)
     def _find(self, key: str) -> tuple[tuple[Entry | None, Presence], Any]:
@@ -169,17 +272,27 @@ class MemoryStore(Store):
         """What is published: cheap, without a lock, and no look at any entry."""
         table, counters = self._table, self.counters
         return StoreFigures(
-            table.hits,
-            table.misses,
-            counters.sets,
-            counters.failed_ops,
-            counters.evictions,
-            counters.expired_removals,
-            counters.manual_deletions,
-            counters.store_errors,
-            len(table.entries),
-            self._capacity,
+            hits=table.hits,
+            misses=table.misses,
+            sets=counters.sets,
+            failed_ops=counters.failed_ops,
+            evictions=counters.evictions,
+            expirations=counters.expired_removals,
+            deletions=counters.manual_deletions,
+            store_errors=counters.store_errors,
+            loads=counters.loads,
+            load_failures=counters.load_failures,
+            load_waits=counters.load_waits,
+            stale_hits=counters.stale_hits,
+            entries=len(table.entries),
+            max_entries=self._capacity,
+            bytes=self.used_bytes(),
         )
+
+    def used_bytes(self) -> int | None:
+        """The estimated size of all entries; None for a store that doesn't weigh them."""
+        population = self._population
+        return population.used if isinstance(population, WeighingPopulation) else None
 
     # Writing
 
@@ -204,35 +317,77 @@ class MemoryStore(Store):
         finally:
             lock.busy = False
             release()
-        if population.unfinished or lock.postponed:
-            self.finish()
+            # Also after a value that was too large, which made an older one leave.
+            if population.unfinished or lock.postponed:
+                self.finish()
 
     def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
         items = iter(values.items())
+        too_large = None
         while batch := list(islice(items, _SLICE)):
-            self._put_batch(batch, ttl, bounds)
+            error = self._put_batch(batch, ttl, bounds)
+            if error is not None:
+                too_large = error
+        if too_large is not None:
+            raise too_large
 
-    @exclusive(lambda self, batch, ttl, bounds: None)
-    def _put_batch(self, batch: list[tuple[str, Any]], ttl: float, bounds: Bounds) -> tuple[None, Any]:
+    def _put_no_batch(self, batch: list[tuple[str, Any]], ttl: float, bounds: Bounds) -> ValueTooLarge | None:
+        return None
+
+    @exclusive(_put_no_batch)
+    def _put_batch(
+        self, batch: list[tuple[str, Any]], ttl: float, bounds: Bounds
+    ) -> tuple[ValueTooLarge | None, Any]:
+        """Put them all but for those that are too large; the error for one of these."""
         put = self._population.put
-        return None, [put(key, value, ttl, bounds) for key, value in batch]
+        too_large = None
+        garbage = []
+        for key, value in batch:
+            try:
+                garbage.append(put(key, value, ttl, bounds))
+            except ValueTooLarge as error:
+                too_large = error
+        return too_large, garbage
 
-    @exclusive(lambda self, key, value, ttl, bounds: self._peek(key)[0] is None)
-    def add(self, key: str, value: Any, ttl: float, bounds: Bounds) -> tuple[bool, Any]:
-        entry, _, garbage = self._population.find(key)
+    @exclusive(lambda self, key, value, life, bounds, token=None: True)
+    def put_with(
+        self, key: str, value: Any, life: Life, bounds: Bounds, token: object = None
+    ) -> tuple[bool, Any]:
+        population = self._population
+        label = self._tags.label
+        if token is not None:
+            if not isinstance(token, loads.Token) or loads.is_overtaken(population.loads, key, token):
+                return False, None
+            label = token.label
+            if not self._tags.are_valid(life.tags, label):
+                return False, None
+        return True, population.put_rich(key, value, life, bounds, label)
+
+    @exclusive(lambda self, key, value, ttl, bounds, life=None: self._peek(key)[0] is None)
+    def add(
+        self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None
+    ) -> tuple[bool, Any]:
+        population = self._population
+        entry, _, garbage = population.find(key)
         if entry is None:
-            return True, (garbage, self._population.put(key, value, ttl, bounds))
+            if life is None:
+                return True, (garbage, population.put(key, value, ttl, bounds))
+            return True, (garbage, population.put_rich(key, value, life, bounds, self._tags.label))
         self.counters.failed_ops += 1
         return False, None
 
-    @exclusive(lambda self, key, value, ttl: self._peek(key)[1])
-    def replace(self, key: str, value: Any, ttl: float) -> tuple[Presence, Any]:
+    @exclusive(lambda self, key, value, ttl, life=None: self._peek(key)[1])
+    def replace(self, key: str, value: Any, ttl: float, life: Life | None = None) -> tuple[Presence, Any]:
         population = self._population
         entry, presence, garbage = population.find(key)
         if entry is None:
             self.counters.failed_ops += 1
             return presence, garbage
-        garbage = population.overwrite(entry, value, population.deadline(ttl))
+        if life is None or life.is_plain:
+            ttl = ttl if life is None else life.ttl
+            garbage = population.overwrite(entry, value, population.deadline(ttl))
+        else:
+            garbage = population.overwrite_rich(entry, value, life, self._tags.label)
         return presence, (garbage, population.see_to_expired())
 
     def remove(self, key: str) -> Presence:
@@ -264,11 +419,9 @@ class MemoryStore(Store):
         population = self._population
         value = None
         try:
-            entry, presence, _garbage = population.find(key)
-            if entry is None:
+            presence, value, _garbage = population.take(key)
+            if presence is not _LIVE:
                 self.counters.failed_ops += 1
-            else:
-                value = population.leave(entry, _EXPLICIT)
         finally:
             lock.busy = False
             release()
@@ -289,11 +442,9 @@ class MemoryStore(Store):
         count = 0
         garbage = []
         for key in batch:
-            entry, _, expired = population.find(key)
-            garbage.append(expired)
-            if entry is not None:
-                garbage.append(population.leave(entry, _EXPLICIT))
-                count += 1
+            presence, *values = population.take(key)
+            garbage.append(values)
+            count += presence is _LIVE
         return count, garbage
 
     @exclusive(lambda self, key, ttl: self._peek(key)[1])
@@ -303,8 +454,14 @@ class MemoryStore(Store):
         if entry is None:
             self.counters.failed_ops += 1
             return presence, garbage
-        population.move(entry, population.deadline(ttl))
-        return presence, population.see_to_expired()
+        return presence, population.touch(entry, ttl)
+
+    @exclusive(lambda self, key, seconds: None)
+    def put_off(self, key: str, seconds: float) -> tuple[None, Any]:
+        entry = self._population.entries.get(key)
+        if isinstance(entry, RichEntry) and entry.is_kept(self._now(), self._tags):
+            entry.put_off(self._now() + seconds)
+        return None, None
 
     def incr(
         self,
@@ -393,6 +550,53 @@ class MemoryStore(Store):
             return False, None
         return True, (garbage, self._population.put(key, value, ttl, bounds))
 
+    # Loads, tags, namespaces
+
+    def _no_load(self, key: str) -> object:
+        """A token that is good for nothing."""
+        return loads.begin({}, key, 0)
+
+    @exclusive(_no_load, postpone=False)
+    def begin_load(self, key: str) -> tuple[object, Any]:
+        return loads.begin(self._population.loads, key, self._tags.label), None
+
+    def is_overtaken(self, key: str, token: object, tags: tuple[int, ...] = ()) -> bool:
+        # Another store's, if a switch was turned meanwhile.
+        if not isinstance(token, loads.Token):
+            return True
+        if loads.is_overtaken(self._population.loads, key, token):
+            return True
+        return not self._tags.are_valid(tags, token.label)
+
+    def try_lease(self, key: str) -> Callable[[], None]:
+        return _nothing
+
+    def invalidate_tags(self, slots: Iterable[int]) -> None:
+        self._invalidate(tuple(slots))
+
+    # Within another write of this thread, at once all the same: whoever was told may rely on it. And again
+    # after that write, which may have begun before.
+    @exclusive(lambda self, slots: self._tags.invalidate(slots))
+    def _invalidate(self, slots: tuple[int, ...]) -> tuple[None, Any]:
+        self._tags.invalidate(slots)
+        return None, None
+
+    def generation(self, namespace: str) -> int:
+        return self._generations.get(namespace, 0)
+
+    def next_generation(self, namespace: str) -> int:
+        with self.lock:
+            number = self._generations[namespace] = self._generations.get(namespace, 0) + 1
+        return number
+
+    def generations(self) -> dict[str, int]:
+        with self.lock:
+            return dict(self._generations)
+
+    def set_generations(self, numbers: Mapping[str, int]) -> None:
+        with self.lock:
+            self._generations = dict(numbers)
+
     # The whole table
 
     def clear(self) -> int:
@@ -403,8 +607,12 @@ class MemoryStore(Store):
     def load(self, records: Iterable[Record], bounds: Bounds) -> None:
         # Populated where nobody sees it, with counters that nobody reads.
         fresh = self._new_population(Counters())
-        for record in records:
-            fresh.put(record.key, record.value, record.remaining, bounds)
+        for key, value, remaining, life in records:
+            with suppress(ValueTooLarge):
+                if life is None:
+                    fresh.put(key, value, FOREVER if remaining == FOREVER else remaining, bounds)
+                else:
+                    fresh.resume(key, value, remaining, life, bounds)
             fresh.evict_debt()
         fresh.counters = self.counters
         _, old = self._exchange(fresh, None)
@@ -439,16 +647,14 @@ class MemoryStore(Store):
     @exclusive(lambda self, bounds: False)
     def _shrink_slice(self, bounds: Bounds) -> tuple[bool, Any]:
         """Evict some of what is over the bounds; whether there is more."""
-        population = self._population
-        over = len(population.entries) - bounds.max_size
-        return over > _SLICE, [population.evict() for _ in range(min(over, _SLICE))]
+        return self._population.shrink_some(bounds)
 
     @exclusive(lambda self, capacity: None)
     def set_capacity(self, capacity: int) -> tuple[None, Any]:
         """Tell the eviction policy how many entries there may be. Evicts nothing."""
         if capacity != self._capacity:
             self._capacity = capacity
-            self._population.policy.resize(capacity)
+            self._population.resize(capacity)
         return None, None
 
     def widen(self, capacity: int) -> None:
@@ -508,7 +714,11 @@ class MemoryStore(Store):
                 publisher.count_from_zero()
 
     def _new_population(self, counters: Counters | None = None) -> Population:
-        return Population(self._make_policy(), self._capacity, self._now, counters or self.counters)
+        counters = counters or self.counters
+        policy = self._make_policy()
+        if self._weigher is None:
+            return Population(policy, self._capacity, self._now, counters, self._tags)
+        return WeighingPopulation(policy, self._capacity, self._now, counters, self._tags, self._weigher)
 
     # What follows a write, without the lock
 
@@ -542,7 +752,7 @@ class MemoryStore(Store):
                         population.removals = []
                     lock.postponed = []
                     wants_thread, population.wants_thread = population.wants_thread, False
-                    population.unfinished = population.debt > 0
+                    population.unfinished = population.owes
                 finally:
                     lock.busy = False
             # Without the lock: to start a thread is slow, and takes a lock of its own.
@@ -577,8 +787,12 @@ class MemoryStore(Store):
         # The maintenance thread exists in the parent only: have the next write with a TTL call for one.
         self._population.deadlines.forget_recent()
         self._population.deadlines.new_chunk = True
-        if self.publishers:
+        if self.publishers or self.sizers:
             self.want_thread()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _empty(population: Population | None) -> None:

@@ -40,12 +40,62 @@ class NearEntry:
         self.deadline = deadline
 
 
+class RichNearEntry(NearEntry):
+    """One with more than a TTL.
+
+    `deadline` says until when a get may answer without a closer look: never, if it slides or has tags.
+    """
+
+    __slots__ = (
+        "etag",
+        "fresh_until",
+        "last",
+        "off_until",
+        "refresh_at",
+        "source",
+        "stale_ttl",
+        "tags",
+        "ttl",
+        "written",
+    )
+
+    fresh_until: float
+    """Later with each read of one that slides."""
+    last: float
+    """It is fresh no longer than that, however often it is read."""
+    stale_ttl: float
+    refresh_at: float
+    """When it is due for a refresh, fresh as it is."""
+    off_until: float
+    """It isn't due before that."""
+    ttl: float
+    """Seconds by which a read prolongs it; 0 if it doesn't slide."""
+    written: float
+    """What the store has for `fresh_until`, as far as this process knows."""
+    source: int
+    """The transaction that wrote it. It holds while no tag has a later stamp."""
+    tags: tuple[int, ...]
+    """Indices into the stamps."""
+    etag: str | None
+
+    @property
+    def end(self) -> float:
+        """When it leaves."""
+        return self.fresh_until + self.stale_ttl
+
+    @property
+    def due_at(self) -> float:
+        """When readers are told to load it again."""
+        return max(min(self.fresh_until, self.refresh_at), self.off_until)
+
+
 class NearStore:
     """Answers a get without a system call and without a lock while the key is unchanged in the store.
 
     `stamps` and `references` belong to the store and are shared by all processes: `stamps[slot]` is the last
     transaction that changed a key of the slot, and a nonzero byte in `references` keeps the slot's keys from
-    being evicted. `behind(key, default)` answers for what isn't here.
+    being evicted. `behind(key, default)` answers for what isn't here, and `closer(key, entry, default)` for
+    a `RichNearEntry` past its deadline.
 
     At most `limit` entries, in two generations: a full one pushes out the other, and a read brings an entry
     from the old one into the young one. That is close to LRU and needs neither order nor lock: threads may
@@ -57,6 +107,7 @@ class NearStore:
     __slots__ = (
         "__weakref__",
         "_behind",
+        "_closer",
         "_half",
         "_now",
         "_weight",
@@ -68,9 +119,16 @@ class NearStore:
         "young",
     )
 
-    def __init__(self, now: Callable[[], float], limit: int, behind: Callable[[Any, Any], Any]) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        limit: int,
+        behind: Callable[[Any, Any], Any],
+        closer: Callable[[str, Any, Any], Any],
+    ) -> None:
         self._now = now
         self._behind = behind
+        self._closer = closer
         self._half = limit // 2
         self._weight = 0
         self.young: dict[str, NearEntry] = {}
@@ -96,7 +154,7 @@ class NearStore:
                 if deadline is not FOREVER:
                     now = self._now
                     if now() >= deadline:
-                        return self.expired(key, default)
+                        return self.past(key, entry, default)
                 if value is ABSENT:
                     self.misses += 1
                     if default is MISSING:
@@ -125,7 +183,10 @@ class NearStore:
                 continue
             value = entry.value
             if value is ABSENT or entry.deadline <= now:
-                self.misses += 1
+                if entry.__class__ is NearEntry:
+                    self.misses += 1
+                else:
+                    unknown.append(key)
                 continue
             self.hits += 1
             if not references[entry.slot]:
@@ -136,13 +197,26 @@ class NearStore:
     def answer(self, key: str, entry: NearEntry, default: Any) -> Any:
         """What a get makes of an entry that was found to be valid."""
         if entry.deadline is not FOREVER and self._now() >= entry.deadline:
-            return self.expired(key, default)
+            return self.past(key, entry, default)
         value = entry.value
         if value is ABSENT:
             return self.missing(key, default)
+        # As `hit`, for the common case.
         self.hits += 1
         self.references[entry.slot] = 1
         return value.load(value.data) if value.__class__ is Frozen else value
+
+    def hit(self, entry: NearEntry) -> Any:
+        self.hits += 1
+        self.references[entry.slot] = 1
+        value = entry.value
+        return value.load(value.data) if value.__class__ is Frozen else value
+
+    def past(self, key: str, entry: NearEntry, default: Any) -> Any:
+        """What a get makes of a valid entry past its deadline."""
+        if entry.__class__ is NearEntry:
+            return self.expired(key, default)
+        return self._closer(key, entry, default)
 
     def expired(self, key: str, default: Any) -> Any:
         self.misses += 1
@@ -181,6 +255,9 @@ class NearStore:
     def drop(self, key: str) -> None:
         self.young.pop(key, None)
         self.old.pop(key, None)
+
+    def forget(self) -> None:
+        self.replace_store(self.stamps, self.references)
 
     def replace_store(self, stamps: Any, references: Any) -> None:
         """Forget all, and go by other files from now on."""

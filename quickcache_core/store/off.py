@@ -9,7 +9,7 @@ from quickcache_core.entry import MISSING
 from quickcache_core.errors import KeyNotFound
 from quickcache_core.keys import check_key
 from quickcache_core.metrics.counters import Counters
-from quickcache_core.store.base import Bounds, Presence, Record, RemovalListener, Store
+from quickcache_core.store.base import Bounds, Found, Life, Presence, Record, RemovalListener, Store
 
 
 class OffStore(Store):
@@ -23,6 +23,9 @@ class OffStore(Store):
         self._covered = covered
         self.counters = Counters()
 
+    def identity(self, key: str) -> str:
+        return self._covered.identity(key)
+
     @property
     def get(self) -> Callable[..., Any]:
         return self._get
@@ -32,6 +35,12 @@ class OffStore(Store):
         if default is MISSING:
             raise KeyNotFound(key)
         return default
+
+    def count(self, *, hit: bool) -> None:
+        pass
+
+    def look(self, key: str) -> Found | None:
+        return None
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         for key in keys:
@@ -44,11 +53,37 @@ class OffStore(Store):
     def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
         self._covered.remove_many(values)
 
-    def add(self, key: str, value: Any, ttl: float, bounds: Bounds) -> bool:
+    def put_with(self, key: str, value: Any, life: Life, bounds: Bounds, token: object = None) -> bool:
+        self._covered.remove_many((key,))
+        return False
+
+    def begin_load(self, key: str) -> object:
+        return self
+
+    def is_overtaken(self, key: str, token: object, tags: tuple[int, ...] = ()) -> bool:
+        return False
+
+    def try_lease(self, key: str) -> Callable[[], None]:
+        # Nobody is to wait for a value that nobody will store.
+        return _nothing
+
+    def put_off(self, key: str, seconds: float) -> None:
+        pass
+
+    def invalidate_tags(self, slots: Iterable[int]) -> None:
+        self._covered.invalidate_tags(slots)
+
+    def generation(self, namespace: str) -> int:
+        return self._covered.generation(namespace)
+
+    def next_generation(self, namespace: str) -> int:
+        return self._covered.next_generation(namespace)
+
+    def add(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
         self._covered.remove_many((key,))
         return True
 
-    def replace(self, key: str, value: Any, ttl: float) -> Presence:
+    def replace(self, key: str, value: Any, ttl: float, life: Life | None = None) -> Presence:
         self._covered.remove_many((key,))
         return Presence.ABSENT
 
@@ -112,3 +147,13 @@ class OffStore(Store):
 
     def subscribe(self, listener: RemovalListener) -> Callable[[], None]:
         return self._covered.subscribe(listener)
+
+    def generations(self) -> dict[str, int]:
+        return self._covered.generations()
+
+    def set_generations(self, numbers: Mapping[str, int]) -> None:
+        self._covered.set_generations(numbers)
+
+
+def _nothing() -> None:
+    pass

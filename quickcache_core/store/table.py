@@ -66,6 +66,11 @@ class Table:
         self.hits += 1
         return value.load(value.data) if value.__class__ is Frozen else value
 
+    def use(self, entry: Entry) -> None:
+        """Note a hit that `get` left to others, for the eviction policy."""
+        if entry.frequency < 3:
+            entry.frequency += 1
+
     def _missing(self, key: str, default: Any) -> Any:
         check_key(key)
         self.misses += 1
@@ -104,6 +109,12 @@ class OrderedTable(Table):
         self.hits += 1
         return value.load(value.data) if value.__class__ is Frozen else value
 
+    def use(self, entry: Entry) -> None:
+        try:
+            self.entries.move_to_end(entry.key)
+        except KeyError:
+            pass
+
 
 class HookedTable(Table):
     """For policies that are told of each hit: `on_hit(entry)` is called, and takes the store's lock."""
@@ -132,6 +143,9 @@ class HookedTable(Table):
         on_hit(entry)
         self.hits += 1
         return value.load(value.data) if value.__class__ is Frozen else value
+
+    def use(self, entry: Entry) -> None:
+        self.on_hit(entry)
 
 
 TABLES: dict[str, type[Table]] = {"counter": Table, "order": OrderedTable, "hook": HookedTable}

@@ -93,7 +93,7 @@ def exclusive(
             finally:
                 lock.busy = False
                 release()
-            self.finish()
+                self.finish()
             return result
 
         functools.update_wrapper(run, method)

@@ -6,12 +6,14 @@ runner that collects `test_*` methods does the rest. Not imported by the cache i
 
 from quickcache_core.testing.books import check_books
 from quickcache_core.testing.clock import ManualClock
+from quickcache_core.testing.lives import LifeContract
 from quickcache_core.testing.policies import EvictionPolicyContract
 from quickcache_core.testing.serializers import SerializerContract
 from quickcache_core.testing.stores import StoreContract
 
 __all__ = [
     "EvictionPolicyContract",
+    "LifeContract",
     "ManualClock",
     "SerializerContract",
     "StoreContract",

@@ -12,6 +12,8 @@ from quickcache_core.store.deadlines import _TICKS_PER_SECOND as TICKS_PER_SECON
 from quickcache_core.store.deadlines import Deadlines
 from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.population import Population
+from quickcache_core.store.rich import RichEntry
+from quickcache_core.store.weighing import WeighingPopulation
 
 Held = Callable[[EvictionPolicy], Iterable[Entry]]
 """The live entries in the books of a policy, each as often as it is in there."""
@@ -29,17 +31,23 @@ def population_of(cache: QuickCache) -> Population:
 
 
 def check_books(cache: QuickCache, held: Held | None = None) -> None:
-    """Raises `AssertionError` unless table, timing wheel and policy know the same entries.
+    """Raises `AssertionError` unless table, timing wheel and policy know the same entries, and their weights
+    add up.
 
     `held` tells what a policy has in its books; without it the policy is not looked into. Takes the lock of
     the store, and time by the number of entries.
     """
-    store = store_of(cache)
+    check_store_books(store_of(cache), held)
+
+
+def check_store_books(store: MemoryStore, held: Held | None = None) -> None:
+    """As `check_books`, for a store without a cache."""
     with store.lock:
         population = store._population
         assert store._table.entries is population.entries, "readers see another table than writers"
         check_table(population)
         check_wheel(population.deadlines, population.entries.values())
+        check_weights(population)
         if held is not None:
             check_policy(held(population.policy), population.entries)
 
@@ -59,6 +67,17 @@ def check_policy(held: Iterable[Entry], entries: dict[str, Entry]) -> None:
     )
     for entry in found:
         assert entries[entry.key] is entry, f"the policy has a former entry of {entry.key!r}"
+
+
+def check_weights(population: Population) -> None:
+    if isinstance(population, WeighingPopulation):
+        weights = sum(entry.weight for entry in population.entries.values())  # type: ignore[attr-defined]
+        assert population.used == weights, f"{population.used} bytes were counted, {weights} are there"
+
+
+def end_of(entry: Entry) -> float:
+    """When the entry is to leave."""
+    return entry.end if isinstance(entry, RichEntry) else entry.deadline
 
 
 def check_wheel(deadlines: Deadlines, entries: Iterable[Entry]) -> None:
@@ -82,9 +101,9 @@ def check_wheel(deadlines: Deadlines, entries: Iterable[Entry]) -> None:
                 held[id(entry)] = entry
                 assert entry.chunk is chunk
                 assert entry.index == index
-                late = tick / TICKS_PER_SECOND - entry.deadline
+                late = tick / TICKS_PER_SECOND - end_of(entry)
                 assert late <= 1 / TICKS_PER_SECOND, f"{entry.key!r} comes up {late} s late"
-    expected = {id(entry): entry for entry in entries if entry.deadline is not FOREVER}
+    expected = {id(entry): entry for entry in entries if end_of(entry) is not FOREVER}
     missing = [entry.key for number, entry in expected.items() if number not in held]
     foreign = [entry.key for number, entry in held.items() if number not in expected]
     assert not missing, f"will never expire by themselves: {missing}"

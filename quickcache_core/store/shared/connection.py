@@ -19,6 +19,7 @@ from quickcache_core.store.near import NO_REFERENCES, NO_STAMPS, NearStore
 from quickcache_core.store.shared.directory import DATA, SharedDirectory
 from quickcache_core.store.shared.environment import Damaged, load_lmdb, never_close, open_environment
 from quickcache_core.store.shared.guard import WriterGuard
+from quickcache_core.store.shared.leases import Leases
 from quickcache_core.store.shared.words import Words, sizes_are_right
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,9 @@ class Connection:
         self.guard = WriterGuard(-1, patience)
         """A thread that finds itself its owner, where it begins a write, is running a finaliser in the middle
         of another one."""
+        self.leases = Leases(-1)
+        self.epoch = object()
+        """Another one whenever the files are others, so that labels mean nothing any more."""
         self._opening = threading.RLock()
         self._fork_lock = threading.Lock()
         self.postponed: list[Callable[[], object]] = []
@@ -134,6 +138,8 @@ class Connection:
                 for near in list(self._nears):
                     near.replace_store(NO_STAMPS, NO_REFERENCES)
                 self.guard = WriterGuard(-1, self.patience)
+                self.leases.end()
+                self.epoch = object()
                 del self.words
             self.directory.close()
 
@@ -163,6 +169,16 @@ class Connection:
             self._recovered()
         return record, label
 
+    def label(self, slot: int) -> int:
+        """The label of the state that a read would find now."""
+        self.ready()
+        try:
+            txn, label = self._begin_read(slot)
+            txn.abort()
+        except (self._lmdb.Error, OSError) as error:
+            raise self._failed(error) from error
+        return label
+
     def read_many(self, raws: list[bytes]) -> tuple[list[bytes | None], int]:
         """The records of several keys in one state of the store."""
         self.ready()
@@ -179,15 +195,16 @@ class Connection:
             self._recovered()
         return records, label
 
-    def write(self, action: Action[T], slots: list[int]) -> tuple[T, int]:
+    def write(self, action: Action[T], slots: list[int], patience: float | None = None) -> tuple[T, int]:
         """Run an action as the only writer of the host; its result, and the label of its outcome.
 
-        Raises `Crowded`, and whatever the action raises; nothing has happened then.
+        Raises `Crowded`, and whatever the action raises; nothing has happened then. `patience`: seconds that
+        it waits for other writers, if not as long as always.
         """
         if self._environment is None or monotonic() >= self._next_look or self.pid != getpid():
             self.ready()
         guard = self.guard
-        if not guard.acquire():
+        if not guard.acquire(patience):
             raise WriterBusy(
                 f"{self.path}: another writer has had the cache for {self.patience:g} s; "
                 "look for a stopped process"
@@ -394,7 +411,13 @@ class Connection:
             self.words = Words(self.path)
             self.guard = WriterGuard(directory.write_lock, self.patience, self.words.stamps)
             directory.stay()
-        self._identity, self._data_identity = directory.identity(), directory.data_identity()
+        identity = directory.identity()
+        if identity != self._identity:
+            self.epoch = object()
+        if self.leases.descriptor != directory.lease_lock:
+            self.leases.end()
+            self.leases = Leases(directory.lease_lock)
+        self._identity, self._data_identity = identity, directory.data_identity()
         self._next_look = time.monotonic() + _LOOK
         for near in list(self._nears):
             near.replace_store(self.words.stamps, self.words.references)
@@ -410,6 +433,8 @@ class Connection:
         return None
 
     def _open_environment(self) -> Any:
+        # These take their room first: a map that finds less works with that, they can't.
+        Words(self.path)
         return open_environment(self.path, self.map_size, self._writemap)
 
     def _failed(self, error: Exception) -> StoreUnavailable:
@@ -467,6 +492,8 @@ class Connection:
         self._retired = []
         self._environment = None
         self._retry_at = 0.0
+        self.leases.end()
+        self.leases = Leases(self.directory.lease_lock)
         words = None if self._identity is None else self.words.stamps
         self.guard = WriterGuard(self.directory.write_lock, self.patience, words)
         # Last: for other threads it is the sign that all of this is done.

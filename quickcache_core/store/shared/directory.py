@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from quickcache_core.errors import ConfigError, StoreUnavailable
 from quickcache_core.store.shared.guard import open_lock_file
@@ -23,13 +23,15 @@ logger = logging.getLogger(__name__)
 # greenlet in, to which locks from before are no obstacle.
 _sleep = time.sleep
 
-FORMAT = 1
+FORMAT = 2
 """Of everything in the directory. Another number is another format."""
 
 DATA, LOCK = "data.mdb", "lock.mdb"
 STAMPS, REFS, FIGURES = "stamps.bin", "refs.bin", "stats.bin"
-_OPENING, _WRITING, _ABOUT = "open.lock", "write.lock", "about.json"
-_OURS = {DATA, LOCK, STAMPS, REFS, FIGURES, _OPENING, _WRITING, _ABOUT}
+_OPENING, _WRITING, _LEASING, _ABOUT = "open.lock", "write.lock", "lease.lock", "about.json"
+QUEUE: Final = "writes."
+"""How the names of the files begin in which writes wait for a source, see `sources`."""
+_OURS = {DATA, LOCK, STAMPS, REFS, FIGURES, _OPENING, _WRITING, _LEASING, _ABOUT}
 _CONTENT = (DATA, LOCK, STAMPS, REFS)
 _MAY_BE_THERE = {"lost+found", ".gitignore", ".gitkeep"}
 _ASIDE = ".broken-"
@@ -55,6 +57,8 @@ class SharedDirectory:
         self._opening = -1
         self.write_lock = -1
         """Descriptor of the file for the `WriterGuard`."""
+        self.lease_lock = -1
+        """The same for `Leases`."""
         self.replaced: list[int] = []
         """Descriptors of files that others took the place of, to be closed when nobody can be using them."""
 
@@ -68,6 +72,7 @@ class SharedDirectory:
         self._make()
         self._opening = self._current(self._opening, _OPENING)
         self.write_lock = self._current(self.write_lock, _WRITING)
+        self.lease_lock = self._current(self.lease_lock, _LEASING)
         _wait_for(self._opening, _OPENING_BYTE, self.path)
         try:
             yield self._lock(_PRESENCE_BYTE, fcntl.LOCK_EX)
@@ -94,8 +99,8 @@ class SharedDirectory:
 
     def close(self) -> None:
         """Drop all descriptors, and with them all locks of this process."""
-        self.replaced += [one for one in (self._opening, self.write_lock) if one >= 0]
-        self._opening = self.write_lock = -1
+        self.replaced += [one for one in (self._opening, self.write_lock, self.lease_lock) if one >= 0]
+        self._opening = self.write_lock = self.lease_lock = -1
         self.close_replaced()
 
     def close_replaced(self) -> None:
@@ -118,7 +123,7 @@ class SharedDirectory:
 
     def identity(self) -> tuple[int, ...] | None:
         """Which files they are; another answer means that somebody replaced one. None: one is gone."""
-        return self._inodes(*_CONTENT, _OPENING, _WRITING)
+        return self._inodes(*_CONTENT, _OPENING, _WRITING, _LEASING)
 
     def data_identity(self) -> tuple[int, ...] | None:
         """The same of the files that LMDB has open."""
@@ -216,7 +221,7 @@ class SharedDirectory:
         foreign = sorted(
             name
             for name in (one.name for one in self.path.iterdir())
-            if name not in _OURS and name not in _MAY_BE_THERE and not name.startswith(DATA)
+            if name not in _OURS and name not in _MAY_BE_THERE and not name.startswith((DATA, QUEUE))
         )
         if foreign and not (self.path / _ABOUT).exists():
             raise ConfigError(

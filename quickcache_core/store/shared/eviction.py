@@ -7,7 +7,8 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from quickcache_core.events import RemovalCause
-from quickcache_core.store.shared.values import deadline_of, original_key
+from quickcache_core.store.shared.record import reason_to_leave
+from quickcache_core.store.shared.values import original_key
 from quickcache_core.store.shared.words import Words, slot_of
 
 MOST_DELETIONS = 64
@@ -37,9 +38,9 @@ def evict(txn: Any, words: Words, victims: Victims, slots: list[int], removals: 
     """Delete entries; the bytes they took.
 
     The hand goes through the keys in their order. An entry that was read since it last came by is spared and
-    loses its mark; another one, and any that has expired, is deleted. Readers set the mark with a plain store
-    (Corbató, "A Paging Experiment with the Multics System", 1968). Slots of what was deleted are added to
-    `slots`, for the caller to stamp.
+    loses its mark; another one, and any that nobody can read any more, is deleted. Readers set the mark with
+    a plain store (Corbató, "A Paging Experiment with the Multics System", 1968). Slots of what was deleted
+    are added to `slots`, for the caller to stamp.
     """
     most, enough, now, spared = victims
     cursor = txn.cursor()
@@ -50,14 +51,13 @@ def evict(txn: Any, words: Words, victims: Victims, slots: list[int], removals: 
         raw = bytes(cursor.key())
         record = cursor.value()
         slot = slot_of(raw)
-        expired = deadline_of(record) <= now
-        if (references[slot] or slot in spared) and not expired and looks < _MOST_LOOKS:
+        cause = reason_to_leave(record, now, words.stamps)
+        if (references[slot] or slot in spared) and cause is None and looks < _MOST_LOOKS:
             references[slot] = 0
             looks += 1
             there = cursor.next() or cursor.first()
             continue
-        cause = RemovalCause.EXPIRED if expired else RemovalCause.EVICTED
-        removals.append((original_key(raw, record), cause))
+        removals.append((original_key(raw, record), cause or RemovalCause.EVICTED))
         slots.append(slot)
         deleted += 1
         freed += len(raw) + len(record)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from quickcache_core.entry import FOREVER
-from quickcache_core.events import RemovalCause
 from quickcache_core.store.shared.connection import Connection
 from quickcache_core.store.shared.eviction import Removal
-from quickcache_core.store.shared.values import deadline_of, original_key
+from quickcache_core.store.shared.record import deadline_of, reason_to_leave
+from quickcache_core.store.shared.values import original_key
 from quickcache_core.store.shared.words import NEW_DUE, NEXT_DUE, NEXT_SCAN, NO_DUE
 
 _SLICE = 200
@@ -66,13 +66,13 @@ class Expiry:
         # First, with readers' means: nobody waits for it.
         self._change_words(lambda stamps: stamps.__setitem__(NEW_DUE, NO_DUE))
         earliest = FOREVER
+        stamps = self._connection.words.stamps
 
         def due(raw: memoryview, record: memoryview) -> bytes | None:
             nonlocal earliest
-            deadline = deadline_of(record)
-            if deadline <= now:
+            if reason_to_leave(record, now, stamps) is not None:
                 return bytes(raw)
-            earliest = min(earliest, deadline)
+            earliest = min(earliest, deadline_of(record))
             return None
 
         count = 0
@@ -94,10 +94,12 @@ class Expiry:
     def _expire(self, keys: list[bytes], now: float) -> int:
         def action(txn: Any, slots: list[int]) -> tuple[int, bool]:
             removals.clear()
+            stamps = self._connection.words.stamps
             for raw in keys:
                 record = txn.get(raw)
-                if record is not None and deadline_of(record) <= now:
-                    removals.append((original_key(raw, record), RemovalCause.EXPIRED))
+                cause = None if record is None else reason_to_leave(record, now, stamps)
+                if cause is not None:
+                    removals.append((original_key(raw, record), cause))
                     txn.delete(raw)
             return len(removals), bool(removals)
 

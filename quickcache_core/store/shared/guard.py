@@ -48,18 +48,22 @@ class WriterGuard:
         self._sleep = time.sleep
         self._thread_id = threading.get_ident
 
-    def acquire(self) -> bool:
-        """False if it was somebody else's for the whole of the patience (seconds)."""
+    def acquire(self, patience: float | None = None) -> bool:
+        """False if it was somebody else's for the whole of the patience (seconds; None: what it was made
+        with).
+        """
+        if patience is None:
+            patience = self._patience
         if self._words[WAITED]:
             self._give_way()
         lock = self._lock
-        if not lock.acquire(False) and not lock.acquire(timeout=self._patience):
+        if not lock.acquire(False) and not lock.acquire(timeout=patience):
             return False
         self.owner = self._thread_id()
         try:
             _lockf(self._descriptor, _TAKE)
         except OSError as error:
-            if error.errno not in _TAKEN or not self._wait():
+            if error.errno not in _TAKEN or not self._wait(patience):
                 self.owner = 0
                 lock.release()
                 if error.errno not in _TAKEN:
@@ -95,10 +99,10 @@ class WriterGuard:
         if self._words[WAITED] > time.monotonic() * 1000:
             self._sleep(_LONGEST_PAUSE)
 
-    def _wait(self) -> bool:
+    def _wait(self, patience: float) -> bool:
         # No waiting lock of the kernel's: that can't be bounded without signals.
         began = time.monotonic()
-        give_up = began + self._patience
+        give_up = began + patience
         pause = _FIRST_PAUSE
         yields = _YIELDS
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from threading import get_ident
@@ -11,24 +10,33 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from quickcache_core.clock import Clock
 from quickcache_core.entry import FOREVER, MISSING
-from quickcache_core.errors import SerializationError, StoreUnavailable, ValueTooLarge
+from quickcache_core.errors import StoreUnavailable, ValueTooLarge
 from quickcache_core.keys import check_key
 from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
-from quickcache_core.store.near import NearEntry, NearStore
+from quickcache_core.store.life import Found, Life
+from quickcache_core.store.near import NearEntry
 from quickcache_core.store.shared.connection import WriterBusy
+from quickcache_core.store.shared.lives import Token
+from quickcache_core.store.shared.reading import Reading, fresh_until, rich_entry
+from quickcache_core.store.shared.record import (
+    FLAGS,
+    RICH,
+    deadline_of,
+    extras_of,
+    is_rich,
+    packed_life,
+    presence,
+    raw_extras,
+)
 from quickcache_core.store.shared.table import SharedTable
-from quickcache_core.store.shared.values import Codec, deadline_of, original_key, stored_key, stored_range
-from quickcache_core.store.shared.words import slot_of
-
-logger = logging.getLogger(__name__)
+from quickcache_core.store.shared.values import Codec, original_key, stored_key, stored_range
+from quickcache_core.store.shared.words import FIRST_TAG, WHOLE, name_slot, slot_of
 
 _LIVE, _EXPIRED, _GONE = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
 _SLICE = 64
 """Keys written in one transaction, during which all other writers of the host wait."""
 _NUMBERS = (int, float)
-_MOST_OWED = 10_000
-"""Keys; with more, all of the cache is owed."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,17 +61,16 @@ def _write(
                 connection.postponed.append(functools.partial(run, self, *args, **kwargs))
                 return answer(self, *args, **kwargs)
             try:
-                if self._in_debt:
-                    self._settle_debts()
+                if self._debts.exist:
+                    self._debts.settle()
                 result = method(self, *args, **kwargs)
             except StoreUnavailable as error:
                 self._in_trouble(error, must=must)
                 result = answer(self, *args, **kwargs)
             if connection.postponed:
                 connection.catch_up()
-            if self._awake_in != connection.pid:
-                self._awake_in = connection.pid
-                self._table.wake()
+            if self._table.awake_in != connection.pid:
+                self._table.awaken()
             return result
 
         functools.update_wrapper(run, method)
@@ -95,23 +102,18 @@ class SharedStore(Store):
         *,
         degrade: bool = True,
     ) -> None:
+        self._names: set[str] = set()
         self._table = table
         self._connection = table.connection
         self._codec = codec
-        self._read, self._put = table.connection.read, table.put
-        self._decode, self._encode = codec.decode, codec.encode
+        self._put, self._encode = table.put, codec.encode
         self._now = clock.monotonic
         self._degrade = degrade
-        self._near = NearStore(clock.monotonic, near_size, self._get_behind)
-        self._awake_in = 0
-        self._owed: dict[str, object] = {}
-        self._owes_all: object = None
-        self._in_debt = False
-        self._complained = False
+        self._reading = Reading(table, codec, clock, near_size, self._in_trouble)
+        self._near, self._debts = self._reading.near, self._reading.debts
         self.table = table
         self.counters = table.counters
         self.lock = table.writing.lock
-        table.connection.attach(self._near)
         table.readers.append(self)
 
     @property
@@ -133,136 +135,27 @@ class SharedStore(Store):
     def misses(self) -> int:
         return self._near.misses
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        near = self._near
-        found, unknown = near.get_many(keys)
-        if not unknown:
-            return found
-        for key in unknown:
-            check_key(key)
-        young = near.young
-        raws = list(map(stored_key, unknown))
-        try:
-            records, label = self._connection.read_many(raws)
-        except StoreUnavailable as error:
-            self._in_trouble(error)
-            near.misses += len(unknown)
-            return found
-        for key, raw, record in zip(unknown, raws, records, strict=True):
-            entry = self._keep(key, raw, slot_of(raw), record, label, young)
-            value = self._answer(key, entry, ABSENT)
-            if value is not ABSENT:
-                found[key] = value
-        return found
-
-    def _get_behind(self, key: str, default: Any) -> Any:
-        near = self._near
-        if key.__class__ is not str:
-            check_key(key)
-        young = near.young
-        entry = near.old.get(key)
-        if entry is not None and near.valid(key) is entry:
-            near.keep(young, key, entry, 0)
-            return near.answer(key, entry, default)
-        try:
-            entry = self._fetch(key, young)
-        except StoreUnavailable as error:
-            self._in_trouble(error)
-            return near.missing(key, default)
-        return self._answer(key, entry, default)
-
-    def _answer(self, key: str, entry: NearEntry, default: Any) -> Any:
-        """What a get makes of what was just read from the files, where there may be anything."""
-        value = entry.value
-        if value.__class__ is Frozen and value.load == self._first_read:
-            try:
-                entry.value = self._codec.settle(value.data[1])[1]
-            except SerializationError as error:
-                self._unreadable(str(error.__cause__ or error))
-                self._near.drop(key)
-                return self._near.missing(key, default)
-        return self._near.answer(key, entry, default)
-
-    def _fetch(self, key: str, young: dict[str, NearEntry]) -> NearEntry:
-        """What the table has, kept near."""
-        raw = stored_key(key)
-        slot = slot_of(raw)
-        record, label = self._read(raw, slot)
-        if self._awake_in != self._connection.pid:
-            self._awake_in = self._connection.pid
-            self._table.wake()
-        return self._keep(key, raw, slot, record, label, young)
-
-    def _keep(
-        self,
-        key: str,
-        raw: bytes,
-        slot: int,
-        record: bytes | None,
-        label: int,
-        young: dict[str, NearEntry],
-    ) -> NearEntry:
-        if record is None or (self._in_debt and (self._owes_all is not None or key in self._owed)):
-            entry = NearEntry(ABSENT, label, slot, FOREVER)
-            self._near.keep(young, key, entry, 0)
-            return entry
-        decoded = self._decode(raw, key, record)
-        if decoded is None:
-            self._unreadable(self._codec.reason(record))
-            entry = NearEntry(ABSENT, label, slot, FOREVER)
+    def count(self, *, hit: bool) -> None:
+        if hit:
+            self._near.hits += 1
         else:
-            value, deadline = decoded
-            entry = NearEntry(
-                self._near_form(key, value) if value.__class__ is Frozen else value, label, slot, deadline
-            )
-        self._near.keep(young, key, entry, len(record))
-        return entry
+            self._near.misses += 1
 
-    def _near_form(self, key: str, stored: Any) -> Any:
-        return Frozen(self._first_read, (key, stored.data)) if self._codec.holds(stored) else stored
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        return self._reading.get_many(keys)
 
-    def _first_read(self, packed: tuple[str, Any]) -> Any:
-        """Load a value, and keep it in a form that is cheaper to read."""
-        key, data = packed
-        value, form = self._codec.settle(data)
-        entry = self._near.young.get(key)
-        if entry is not None and entry.value.__class__ is Frozen and entry.value.data is packed:
-            entry.value = form
-        return value if form.__class__ is not Frozen or self._codec.holds(form) else thaw(form)
-
-    def _unreadable(self, reason: str) -> None:
-        self.counters.store_errors += 1
-        if not self._complained:
-            self._complained = True
-            logger.warning(
-                "An entry of the shared cache in %s %s; such entries are misses, and are not reported again",
-                self._connection.path,
-                reason,
-            )
-
-    def _peek(self, key: str) -> NearEntry:
-        check_key(key)
-        return self._near.valid(key) or self._fetch(key, self._near.young)
-
-    def _found(self, key: str) -> tuple[Presence, NearEntry | None]:
-        """What is there. Counts nothing."""
-        try:
-            entry = self._peek(key)
-        except StoreUnavailable as error:
-            self._in_trouble(error)
-            return _GONE, None
-        if entry.value is ABSENT:
-            return _GONE, None
-        return (_LIVE, entry) if entry.deadline > self._now() else (_EXPIRED, entry)
+    def look(self, key: str) -> Found | None:
+        return self._reading.look(key)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._found(key)[0] is _LIVE
+        return isinstance(key, str) and self._reading.find(key)[0] is _LIVE
 
     def remaining(self, key: str) -> tuple[Presence, float]:
-        presence, entry = self._found(key)
+        presence, entry = self._reading.find(key)
         if entry is None or presence is not _LIVE:
             return presence, 0.0
-        return _LIVE, FOREVER if entry.deadline is FOREVER else entry.deadline - self._now()
+        until = fresh_until(entry)
+        return _LIVE, FOREVER if until == FOREVER else until - self._now()
 
     # Looking at all
 
@@ -278,7 +171,7 @@ class SharedStore(Store):
 
     def keys(self, prefix: str) -> Iterator[str]:
         def live(raw: bytes, record: memoryview) -> str | None:
-            return original_key(raw, record) if deadline_of(record) > self._now() else None
+            return original_key(raw, record) if self._table.presence(record) is _LIVE else None
 
         starts = [stored_range(prefix), *([] if not prefix else [b"\xfe"])]
         try:
@@ -289,37 +182,56 @@ class SharedStore(Store):
             self._in_trouble(error)
 
     def records(self) -> list[Record]:
+        """Stale ones, too."""
         now = self._now()
+        self._connection.ready()
+        stamps = self._connection.words.stamps
 
-        def live(raw: bytes, record: memoryview) -> tuple[bytes, bytes] | None:
-            return (raw, bytes(record)) if deadline_of(record) > now else None
+        def kept(raw: bytes, record: memoryview) -> tuple[bytes, bytes] | None:
+            if deadline_of(record) <= now or presence(record, now, stamps) is _GONE:
+                return None
+            return raw, bytes(record)
 
         records = []
-        for chunk in self._table.scan(b"", live):
+        for chunk in self._table.scan(b"", kept):
             for raw, record in chunk:
                 key = original_key(raw, record)
                 decoded = self._codec.decode(raw, key, record)
                 if decoded is None:
-                    self._unreadable(self._codec.reason(record))
+                    self._reading.unreadable(self._codec.reason(record))
                     continue
-                remaining = FOREVER if decoded[1] is FOREVER else decoded[1] - now
-                records.append(Record(key, decoded[0], remaining))
+                extras = extras_of(record) if is_rich(record) else None
+                until = decoded[1] if extras is None else extras.fresh_until
+                remaining = FOREVER if until == FOREVER else until - now
+                records.append(
+                    Record(key, decoded[0], remaining, None if extras is None else extras.life(now))
+                )
         return records
 
     # Writing
 
-    def _kept(self, key: str, stored: Any, label: int, slot: int, deadline: float, size: int) -> None:
+    def _kept(self, key: str, stored: Any, label: int, slot: int, deadline: float, record: bytes) -> None:
         if stored.__class__ is Frozen:
-            stored = self._near_form(key, stored)
+            stored = self._reading.near_form(key, stored)
         near = self._near
-        near.keep(near.young, key, NearEntry(stored, label, slot, deadline), size)
+        if record and record[FLAGS] & RICH:
+            extras = extras_of(record)._replace(label=label)
+            entry: NearEntry = rich_entry(stored, label, slot, extras)
+        else:
+            entry = NearEntry(stored, label, slot, deadline)
+        near.keep(near.young, key, entry, len(record))
 
-    def _encoded(self, key: str, value: Any, ttl: float) -> tuple[bytes, int, bytes, Any, float]:
+    def _encoded(
+        self, key: str, value: Any, ttl: float, life: Life | None = None
+    ) -> tuple[bytes, int, bytes, Any, float]:
         if key.__class__ is not str:
             check_key(key)
         raw = stored_key(key)
         deadline = FOREVER if ttl == FOREVER else self._now() + ttl
-        record, stored = self._encode(raw, key, value, deadline)
+        extras = b""
+        if life is not None and not life.is_plain:
+            deadline, extras = packed_life(life, self._now(), deadline)
+        record, stored = self._encode(raw, key, value, deadline, extras)
         if len(record) > self._table.largest_record:
             # Not to be taken for the new one.
             self._table.remove(raw, slot_of(raw))
@@ -334,7 +246,102 @@ class SharedStore(Store):
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
         raw, slot, record, stored, deadline = self._encoded(key, value, ttl)
         label = self._put(raw, slot, record, deadline, bounds)
-        self._kept(key, stored, label, slot, deadline, len(record))
+        self._kept(key, stored, label, slot, deadline, record)
+
+    def _unstored_with(self, key: str, value: Any, life: Life, bounds: Bounds, token: object = None) -> bool:
+        # What was computed from the source doesn't make an older value wrong.
+        if token is None:
+            self._owe((key,))
+        return False
+
+    @_write(_unstored_with)
+    def put_with(self, key: str, value: Any, life: Life, bounds: Bounds, token: object = None) -> bool:
+        raw, slot, record, stored, deadline = self._encoded(key, value, life.ttl, life)
+        load = None if token is None else _token(token)
+        tags = [FIRST_TAG + tag for tag in life.tags]
+        done, label = self._table.put_with(raw, slot, record, bounds, tags, load)
+        if done:
+            self._kept(key, stored, label, slot, deadline, record)
+        return done
+
+    # Loads
+
+    def begin_load(self, key: str) -> object:
+        check_key(key)
+        connection = self._connection
+        try:
+            epoch = connection.epoch
+            return Token(epoch, connection.label(slot_of(stored_key(key))))
+        except StoreUnavailable as error:
+            self._in_trouble(error)
+            return Token(None, 0)
+
+    def is_overtaken(self, key: str, token: object, tags: tuple[int, ...] = ()) -> bool:
+        epoch, label = _token(token)
+        stamps = self._near.stamps
+        return (
+            epoch is not self._connection.epoch
+            or stamps[slot_of(stored_key(key))] > label
+            or stamps[WHOLE] > label
+            or self._debts.cover(key)
+            or any(stamps[FIRST_TAG + tag] > label for tag in tags)
+        )
+
+    def try_lease(self, key: str) -> Callable[[], None] | None:
+        check_key(key)
+        try:
+            self._connection.ready()
+        except StoreUnavailable:
+            pass  # a load too many is better than none
+        return self._connection.leases.take(stored_key(key))
+
+    @_write(lambda self, key, seconds: None)
+    def put_off(self, key: str, seconds: float) -> None:
+        check_key(key)
+        self._table.lives.put_off(stored_key(key), seconds)
+        self._near.drop(key)
+
+    @_write(lambda self, slots: self._cannot_invalidate(), must=True)
+    def invalidate_tags(self, slots: Iterable[int]) -> None:
+        tags = [FIRST_TAG + slot for slot in slots]
+        if tags:
+            self._table.lives.invalidate(tags)
+
+    def _cannot_invalidate(self) -> None:
+        # Nobody knows which entries have the tags, so all of them leave.
+        self._owe(None)
+
+    def generation(self, namespace: str) -> int:
+        if namespace not in self._names:
+            self._names.add(namespace)
+        index = name_slot(namespace)
+        for _ in range(2):
+            try:
+                generation: int = self._near.stamps[index]
+            except IndexError:  # the files aren't open
+                self._answer_or(None, self._connection.ready)
+            else:
+                return generation
+        return 0
+
+    def _no_generation(self, namespace: str) -> int:
+        # All that was stored in this one leaves.
+        self._owe(None)
+        return self.generation(namespace)
+
+    @_write(_no_generation, must=True)
+    def next_generation(self, namespace: str) -> int:
+        self._names.add(namespace)
+        return self._table.lives.next_generation(namespace)
+
+    def generations(self) -> dict[str, int]:
+        return {name: self.generation(name) for name in list(self._names)}
+
+    @_write(lambda self, numbers: None, must=True)
+    def set_generations(self, numbers: Mapping[str, int]) -> None:
+        self._table.lives.set_generations({**dict.fromkeys(list(self._names), 0), **numbers})
+
+    # Writing
 
     def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
         items = iter(values.items())
@@ -346,27 +353,31 @@ class SharedStore(Store):
         encoded = [(key, *self._encoded(key, value, ttl)) for key, value in batch]
         label = self._table.put_many([(raw, slot, record) for _, raw, slot, record, *_ in encoded], bounds)
         for key, _, slot, record, stored, deadline in encoded:
-            self._kept(key, stored, label, slot, deadline, len(record))
+            self._kept(key, stored, label, slot, deadline, record)
 
-    def _added(self, key: str, value: Any, ttl: float, bounds: Bounds) -> bool:
+    def _added(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
         """As a cache does that is empty, and forgets at once."""
         self._owe((key,))
         return True
 
     @_write(_added, must=True)
-    def add(self, key: str, value: Any, ttl: float, bounds: Bounds) -> bool:
-        raw, slot, record, stored, deadline = self._encoded(key, value, ttl)
+    def add(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
+        raw, slot, record, stored, deadline = self._encoded(
+            key, value, ttl if life is None else life.ttl, life
+        )
         done, label = self._table.add(raw, slot, record, bounds)
         if done:
-            self._kept(key, stored, label, slot, deadline, len(record))
+            self._kept(key, stored, label, slot, deadline, record)
         return done
 
-    @_write(lambda self, key, value, ttl: self._missing(key), must=True)
-    def replace(self, key: str, value: Any, ttl: float) -> Presence:
-        raw, slot, record, stored, deadline = self._encoded(key, value, ttl)
+    @_write(lambda self, key, value, ttl, life=None: self._missing(key), must=True)
+    def replace(self, key: str, value: Any, ttl: float, life: Life | None = None) -> Presence:
+        raw, slot, record, stored, deadline = self._encoded(
+            key, value, ttl if life is None else life.ttl, life
+        )
         presence, label = self._table.replace(raw, slot, record)
         if presence is _LIVE:
-            self._kept(key, stored, label, slot, deadline, len(record))
+            self._kept(key, stored, label, slot, deadline, record)
         return presence
 
     @_write(lambda self, key: self._missing(key), must=True)
@@ -388,7 +399,7 @@ class SharedStore(Store):
             return presence, None
         decoded = self._codec.decode(raw, key, record)
         if decoded is None:
-            self._unreadable(self._codec.reason(record))
+            self._reading.unreadable(self._codec.reason(record))
             return _GONE, None
         return _LIVE, thaw(decoded[0])
 
@@ -408,7 +419,7 @@ class SharedStore(Store):
     def touch(self, key: str, ttl: float) -> Presence:
         check_key(key)
         raw = stored_key(key)
-        return self._table.touch(raw, slot_of(raw), FOREVER if ttl == FOREVER else self._now() + ttl)
+        return self._table.touch(raw, slot_of(raw), ttl)
 
     def _unadded(
         self, key: str, delta: Any, freeze: Any, initial: Any, ttl: float, bounds: Bounds
@@ -432,28 +443,32 @@ class SharedStore(Store):
             result, label = self._table.add_to(raw, slot, delta)
             if result is not None:
                 number, deadline = result
-                self._kept(key, number, label, slot, deadline, 0)
+                if deadline is not None:
+                    self._kept(key, number, label, slot, deadline, b"")
                 return _LIVE, number
         while True:
             # Worked out without the guard, since thawing and adding may run code that isn't ours, and stored
             # if nobody stored anything meanwhile.
-            old, _ = self._read(raw, slot)
+            old, _ = self._connection.read(raw, slot)
             decoded = None if old is None else self._codec.decode(raw, key, old)
-            live = decoded is not None and decoded[1] > self._now()
-            presence = _LIVE if live else _GONE if old is None else _EXPIRED
-            if not live and initial is MISSING:
+            state = self._table.presence(old)
+            if decoded is None and state is _LIVE:
+                state = _EXPIRED
+            extras = b""
+            if decoded is not None and old is not None and state is _LIVE:
+                number, deadline, extras = thaw(decoded[0]), decoded[1], raw_extras(old)
+            elif initial is MISSING:
                 self.counters.failed_ops += 1
-                return presence, None
-            if decoded is not None and live:
-                number, deadline = thaw(decoded[0]), decoded[1]
+                return state, None
             else:
                 number, deadline = initial, FOREVER if ttl == FOREVER else self._now() + ttl
             number = summed(key, number, delta)
-            record, stored = self._codec.encode(raw, key, number, deadline)
+            record, stored = self._codec.encode(raw, key, number, deadline, extras)
             swapped = self._table.swap(raw, slot, old, record, bounds)
             if swapped is not None:
-                self._kept(key, stored, swapped, slot, deadline, len(record))
-                return presence, number
+                if not extras:
+                    self._kept(key, stored, swapped, slot, deadline, record)
+                return state, number
 
     # The whole store
 
@@ -465,7 +480,7 @@ class SharedStore(Store):
         """As a rule not at once: others see the store empty, and then grow."""
         encoded = []
         for record in records:
-            raw, slot, data, _, _ = self._encoded(record.key, record.value, record.remaining)
+            raw, slot, data, _, _ = self._encoded(record.key, record.value, record.remaining, record.life)
             encoded.append((raw, slot, data))
         self._fill(encoded, bounds)
 
@@ -518,39 +533,19 @@ class SharedStore(Store):
 
     def _owe(self, keys: Iterable[str] | None) -> int:
         """Note what has to leave the store as soon as it can be used; None for all. Returns 0."""
-        if self._connection.guard.owner == get_ident():
-            return 0  # put off, not failed
-        debt = object()
-        if keys is None or len(self._owed) > _MOST_OWED:
-            self._owes_all = debt
-        for key in keys or ():
-            self._near.drop(key)
-            self._owed[key] = debt
-        self._in_debt = True
+        if self._connection.guard.owner != get_ident():  # else it is put off, and hasn't failed
+            self._debts.add(keys)
         return 0
-
-    def _settle_debts(self) -> None:
-        # Reads go by the debts until they are paid, and other threads make new ones meanwhile.
-        owed, owes_all = self._owed.copy(), self._owes_all
-        if owes_all is not None:
-            self._table.clear()
-        else:
-            keys = [(raw, slot_of(raw)) for raw in map(stored_key, owed)]
-            for start in range(0, len(keys), _SLICE):
-                self._table.remove_many(keys[start : start + _SLICE])
-        for key, debt in owed.items():
-            if (newer := self._owed.pop(key, debt)) is not debt:
-                self._owed[key] = newer
-        if self._owes_all is owes_all:
-            self._owes_all = None
-        self._in_debt = False
-        if self._owed or self._owes_all is not None:
-            self._in_debt = True
 
     def pay_debts(self) -> None:
         """Remove what could not be removed when it should have been. Raises `StoreUnavailable`."""
-        if self._in_debt:
-            self._settle_debts()
+        if self._debts.exist:
+            self._debts.settle()
+
+
+def _token(token: object) -> Token:
+    assert isinstance(token, Token), "a token comes from begin_load"  # noqa: S101
+    return token
 
 
 def summed(key: str, number: Any, delta: Any) -> Any:

@@ -12,12 +12,28 @@ from quickcache_core.store.base import Bounds, Presence
 from quickcache_core.store.shared.connection import STOP, Connection, Crowded
 from quickcache_core.store.shared.eviction import MOST_DELETIONS, NO_LIMIT, Removal, Victims, evict
 from quickcache_core.store.shared.expiry import in_ms, note_due
-from quickcache_core.store.shared.values import added, deadline_of, original_key, with_deadline
+from quickcache_core.store.shared.lives import Lives, Token, count_up
+from quickcache_core.store.shared.record import (
+    FLAGS,
+    RICH,
+    Raw,
+    deadline_of,
+    is_rich,
+    labelled,
+    presence,
+    touched,
+)
+from quickcache_core.store.shared.values import added, original_key
 from quickcache_core.store.shared.words import ENTRIES, WHOLE
 from quickcache_core.store.shared.writing import Writing
 
 _LIVE, _EXPIRED, _ABSENT = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
-_EXPLICIT = RemovalCause.EXPLICIT
+_CAUSES = {
+    _LIVE: RemovalCause.EXPLICIT,
+    _EXPIRED: RemovalCause.EXPIRED,
+    _ABSENT: RemovalCause.INVALIDATED,
+}
+"""Why an entry left that somebody removed, by what it was."""
 
 
 class Reader(Protocol):
@@ -57,12 +73,15 @@ class SharedTable:
         self.wake: Callable[[], None] = _nothing
         """Asks for background work; keeps alive what does it."""
         self.writing = Writing(connection, clock.monotonic)
+        self.lives = Lives(self.writing, clock.monotonic)
         self.expiry = self.writing.expiry
         self.counters = self.writing.counters
         self.readers: list[Reader] = []
         """The stores of this process that read it."""
         self.capacity = 0
         """The largest bound, in entries, of the caches that use it in this process."""
+        self.awake_in = 0
+        """The process that asked for background work."""
         self._now = clock.monotonic
         self._write = self.writing.write
 
@@ -74,6 +93,10 @@ class SharedTable:
     def __len__(self) -> int:
         return self.connection.statistics()["entries"]
 
+    def awaken(self) -> None:
+        self.awake_in = self.connection.pid
+        self.wake()
+
     # Writing one key
 
     def put(self, raw: bytes, slot: int, record: bytes, deadline: float, bounds: Bounds) -> int:
@@ -82,7 +105,7 @@ class SharedTable:
 
         def action(txn: Any, slots: list[int]) -> tuple[None, bool]:
             old = txn.get(raw)
-            if old is None or self.writing.listeners or deadline_of(old) <= now:
+            if old is None or self.writing.listeners or old[FLAGS] & RICH or deadline_of(old) <= now:
                 self._store(txn, slots, raw, record, old, bounds, removals)
                 return None, True
             # As `_store`, for the common case.
@@ -100,9 +123,9 @@ class SharedTable:
 
         def action(txn: Any, slots: list[int]) -> tuple[bool, bool]:
             old = txn.get(raw)
-            if old is not None and deadline_of(old) > self._now():
+            if self.presence(old) is _LIVE:
                 return False, False
-            self._store(txn, slots, raw, record, old, bounds, removals)
+            self._store(txn, slots, raw, labelled(record, txn.id()), old, bounds, removals)
             return True, True
 
         removals: list[Removal] = []
@@ -118,19 +141,19 @@ class SharedTable:
 
         def action(txn: Any, slots: list[int]) -> tuple[Presence, bool]:
             old = txn.get(raw)
-            presence = self._presence(old)
-            if presence is not _LIVE:
-                return presence, False
-            self._store(txn, slots, raw, record, old, None, removals)
-            return presence, True
+            state = self.presence(old)
+            if state is not _LIVE:
+                return state, False
+            self._store(txn, slots, raw, labelled(record, txn.id()), old, None, removals)
+            return state, True
 
         removals: list[Removal] = []
-        presence, label = self._write(action, [slot], len(record), removals)
-        if presence is _LIVE:
+        state, label = self._write(action, [slot], len(record), removals)
+        if state is _LIVE:
             self.counters.sets += 1
         else:
             self.counters.failed_ops += 1
-        return presence, label
+        return state, label
 
     def swap(self, raw: bytes, slot: int, old: bytes | None, record: bytes, bounds: Bounds) -> int | None:
         """Store a record that was worked out from `old`, if that is what is there; None if it isn't."""
@@ -150,60 +173,97 @@ class SharedTable:
 
     def add_to(
         self, raw: bytes, slot: int, delta: int | float
-    ) -> tuple[tuple[int | float, float] | None, int]:
-        """Add to a live plain number; the sum and its deadline, or None if there is none of that kind."""
+    ) -> tuple[tuple[int | float, float | None] | None, int]:
+        """Add to a live plain number; the sum and its deadline (None for an entry with more than a TTL), or
+        None if there is none of that kind.
+        """
 
-        def action(txn: Any, slots: list[int]) -> tuple[tuple[int | float, float] | None, bool]:
+        def action(txn: Any, slots: list[int]) -> tuple[tuple[int | float, float | None] | None, bool]:
             old = txn.get(raw)
             if old is None:
                 return None, False
-            deadline = deadline_of(old)
-            summed = added(old, delta) if deadline > self._now() else None
+            summed = added(old, delta) if self.presence(old) is _LIVE else None
             if summed is None:
                 return None, False
             record, number = summed
+            rich = is_rich(old)
+            deadline = deadline_of(old)
             txn.put(raw, record)
-            return (number, deadline), True
+            return (number, None if rich else deadline), True
 
         result, label = self._write(action, [slot], 0, [])
         if result is not None:
             self.counters.sets += 1
         return result, label
 
-    def touch(self, raw: bytes, slot: int, deadline: float) -> Presence:
+    def touch(self, raw: bytes, slot: int, ttl: float) -> Presence:
         def action(txn: Any, slots: list[int]) -> tuple[Presence, bool]:
             old = txn.get(raw)
-            presence = self._presence(old)
-            if presence is not _LIVE:
-                return presence, False
-            note_due(self.connection.words.stamps, in_ms(deadline))
-            txn.put(raw, with_deadline(old, deadline))
-            return presence, True
+            state = self.presence(old)
+            if state is not _LIVE:
+                return state, False
+            record = touched(old, ttl, self._now())
+            note_due(self.connection.words.stamps, in_ms(deadline_of(record)))
+            txn.put(raw, record)
+            return state, True
 
-        presence, _ = self._write(action, [slot], 0, [])
-        if presence is not _LIVE:
+        state, _ = self._write(action, [slot], 0, [])
+        if state is not _LIVE:
             self.counters.failed_ops += 1
-        return presence
+        return state
 
     def remove(self, raw: bytes, slot: int, *, want: bool = False) -> tuple[Presence, bytes | None, int]:
-        """What was there; with `want`, the record too."""
+        """What was there; with `want`, the record too.
+
+        Where nothing was, it is stamped all the same: nobody may store what was computed before.
+        """
 
         def action(txn: Any, slots: list[int]) -> tuple[tuple[Presence, bytes | None], bool]:
             old = txn.get(raw)
-            presence = self._presence(old)
+            state = self.presence(old)
             if old is None:
-                return (presence, None), False
+                count_up(txn)
+                return (state, None), True
             record = bytes(old) if want else None
-            cause = _EXPLICIT if presence is _LIVE else RemovalCause.EXPIRED
-            removals[:] = [(original_key(raw, old), cause)]
+            removals[:] = [(original_key(raw, old), _CAUSES[state])]
             txn.delete(raw)
-            return (presence, record), True
+            return (state, record), True
 
         removals: list[Removal] = []
-        (presence, record), label = self._write(action, [slot], 0, removals)
-        if presence is not _LIVE:
+        (state, record), label = self._write(action, [slot], 0, removals)
+        if state is not _LIVE:
             self.counters.failed_ops += 1
-        return presence, record, label
+        return state, record, label
+
+    def put_with(
+        self, raw: bytes, slot: int, record: bytes, bounds: Bounds, tags: list[int], load: Token | None
+    ) -> tuple[bool, int]:
+        """Insert or overwrite, unless the key was changed or a tag was invalidated since the load began;
+        whether it was stored.
+        """
+
+        def is_overtaken(token: Token) -> bool:
+            stamps = self.connection.words.stamps
+            if self.connection.epoch is not token.epoch:
+                return True
+            return any(stamps[one] > token.label for one in (slot, WHOLE, *tags))
+
+        def action(txn: Any, slots: list[int]) -> tuple[bool, bool]:
+            if load is not None and is_overtaken(load):
+                # A stamp may come from a writer that was killed before it could commit: the next load must
+                # not find it above its label again.
+                slots.clear()
+                count_up(txn)
+                return False, True
+            slots[:] = [slot]
+            self._store(txn, slots, raw, labelled(record, txn.id()), txn.get(raw), bounds, removals)
+            return True, True
+
+        removals: list[Removal] = []
+        stored, label = self._write(action, [slot], len(record), removals)
+        if stored:
+            self.counters.sets += 1
+        return stored, label
 
     # Writing several
 
@@ -212,7 +272,7 @@ class SharedTable:
 
         def action(txn: Any, slots: list[int]) -> tuple[None, bool]:
             for raw, _, record in records:
-                self._store(txn, slots, raw, record, txn.get(raw), bounds, removals)
+                self._store(txn, slots, raw, labelled(record, txn.id()), txn.get(raw), bounds, removals)
             return None, True
 
         removals: list[Removal] = []
@@ -227,20 +287,20 @@ class SharedTable:
         def action(txn: Any, slots: list[int]) -> tuple[int, bool]:
             live = 0
             removals.clear()
-            for raw, slot in keys:
+            for raw, _ in keys:
                 old = txn.get(raw)
                 if old is None:
                     continue
-                presence = self._presence(old)
-                live += presence is _LIVE
-                cause = _EXPLICIT if presence is _LIVE else RemovalCause.EXPIRED
-                removals.append((original_key(raw, old), cause))
-                slots.append(slot)
+                state = self.presence(old)
+                live += state is _LIVE
+                removals.append((original_key(raw, old), _CAUSES[state]))
                 txn.delete(raw)
-            return live, bool(removals)
+            if not removals:
+                count_up(txn)  # as `remove` does
+            return live, bool(keys)
 
         removals: list[Removal] = []
-        live, _ = self._write(action, [], 0, removals)
+        live, _ = self._write(action, [slot for _, slot in keys], 0, removals)
         return live
 
     def clear(self) -> int:
@@ -278,10 +338,9 @@ class SharedTable:
 
     # Within a transaction
 
-    def _presence(self, record: memoryview | None) -> Presence:
-        if record is None:
-            return _ABSENT
-        return _LIVE if deadline_of(record) > self._now() else _EXPIRED
+    def presence(self, record: Raw | None) -> Presence:
+        """What a record counts as. Not only within a transaction."""
+        return presence(record, self._now(), self.connection.words.stamps)
 
     def _store(
         self,
@@ -299,8 +358,9 @@ class SharedTable:
                 self._make_way(txn, slots, bounds, removals)
             stamps[ENTRIES] += 1
         elif removals is not None:
-            if deadline_of(old) <= self._now():
-                removals.append((original_key(raw, old), RemovalCause.EXPIRED))
+            state = self.presence(old)
+            if state is not _LIVE:
+                removals.append((original_key(raw, old), _CAUSES[state]))
             elif self.writing.listeners:
                 removals.append((original_key(raw, old), RemovalCause.REPLACED))
         note_due(stamps, in_ms(deadline_of(record)))

@@ -14,18 +14,22 @@ from quickcache_core.serializer import BaseSerializer, JsonSerializer, MsgpackSe
 from quickcache_core.serializer.base import serializer_name
 from quickcache_core.serializer.isolation import Frozen, loader, settler, thaw, through
 from quickcache_core.serializer.signing import DIGEST_BYTES, Signer
+from quickcache_core.store.shared.record import (
+    FLAGS,
+    HEADER,
+    KEY_LENGTH,
+    LONG_KEY,
+    RICH,
+    Raw,
+    after_extras,
+)
+from quickcache_core.store.shared.words import LONGEST_KEY
 
-LONGEST_KEY = 511
-"""Bytes that LMDB takes as a key."""
-
-# A record: deadline (monotonic seconds), kind of payload, whether the full key comes first, whose format;
-# then the key with its length if so, then the payload.
-HEADER = struct.Struct("<dBBH")
-_KEY_LENGTH = struct.Struct("<I")
-_DEADLINE = struct.Struct("<d")
 _INT = struct.Struct("<q")
 _FLOAT = struct.Struct("<d")
 
+_KIND = 8
+"""Where the kind of the payload is."""
 _SERIALIZED, _SIGNED, _INTEGER, _FRACTION, _TEXT, _BYTES, _NONE, _TRUE, _FALSE = range(9)
 _NUMBERS = (_INTEGER, _FRACTION)
 _NATIVE: dict[type, int] = {int: _INTEGER, float: _FRACTION, str: _TEXT, bytes: _BYTES}
@@ -51,7 +55,7 @@ def stored_key(key: str) -> bytes:
     return _DIGEST + hashlib.blake2b(raw, digest_size=32).digest() if raw else _EMPTY_KEY
 
 
-def original_key(raw: bytes, record: memoryview | bytes) -> str:
+def original_key(raw: bytes, record: Raw) -> str:
     """The key that a record was stored under."""
     if raw == _EMPTY_KEY:
         return ""
@@ -63,16 +67,6 @@ def original_key(raw: bytes, record: memoryview | bytes) -> str:
 def stored_range(prefix: str) -> bytes:
     """Where the stored keys that begin with `prefix` begin; digests lie in no order."""
     return prefix.encode(errors="surrogatepass")[:LONGEST_KEY]
-
-
-def deadline_of(record: memoryview | bytes) -> float:
-    """`FOREVER` itself for a record without an end."""
-    deadline: float = _DEADLINE.unpack_from(record)[0]
-    return FOREVER if deadline == FOREVER else deadline
-
-
-def with_deadline(record: memoryview | bytes, deadline: float) -> bytes:
-    return _DEADLINE.pack(deadline) + record[_DEADLINE.size :]
 
 
 class Codec:
@@ -119,9 +113,11 @@ class Codec:
         value = self._load(data)
         return value, self._settle(value, Frozen(self._load, data))
 
-    def encode(self, raw: bytes, key: str, stored: Any, deadline: float) -> tuple[bytes, Any]:
+    def encode(
+        self, raw: bytes, key: str, stored: Any, deadline: float, extras: bytes = b""
+    ) -> tuple[bytes, Any]:
         """The record of a stored form, and the form itself, in this codec's terms."""
-        if stored.__class__ is str and self._keeps_text and raw[0] < _DIGEST[0]:  # the common case
+        if stored.__class__ is str and self._keeps_text and raw[0] < _DIGEST[0] and not extras:  # commonly
             return HEADER.pack(deadline, _TEXT, 0, self._format) + _utf8(stored), stored
         if stored.__class__ is Frozen:
             if stored.load is not self._load:
@@ -129,22 +125,23 @@ class Codec:
         else:
             stored = self.freeze(stored)
         kind, payload = self._payload(raw, stored)
+        flags = RICH if extras else 0
         if raw[0] >= _DIGEST[0]:
             full = key.encode(errors="surrogatepass")
-            head = HEADER.pack(deadline, kind, 1, self._format) + _KEY_LENGTH.pack(len(full)) + full
-            return head + payload, stored
-        return HEADER.pack(deadline, kind, 0, self._format) + payload, stored
+            head = HEADER.pack(deadline, kind, flags | LONG_KEY, self._format) + extras
+            return head + KEY_LENGTH.pack(len(full)) + full + payload, stored
+        return HEADER.pack(deadline, kind, flags, self._format) + extras + payload, stored
 
     def decode(self, raw: bytes, key: str, record: bytes) -> tuple[Any, float] | None:
         """The stored form and the deadline; None for a record that is another key's, or isn't to be trusted:
         see `reason`.
         """
-        deadline, kind, has_key, form = HEADER.unpack_from(record)
+        deadline, kind, flags, form = HEADER.unpack_from(record)
         start = HEADER.size
-        if has_key:
-            if _long_key(record) != key.encode(errors="surrogatepass"):
+        if flags:
+            if flags & LONG_KEY and _long_key(record) != key.encode(errors="surrogatepass"):
                 return None
-            start += _KEY_LENGTH.size + _KEY_LENGTH.unpack_from(record, start)[0]
+            start = _payload_at(record)
         if deadline == FOREVER:
             deadline = FOREVER
         if kind > _SIGNED:
@@ -167,12 +164,12 @@ class Codec:
 
     def reason(self, record: bytes) -> str:
         """Why `decode` gave None, without a word on the key or the value."""
-        _, kind, has_key, form = HEADER.unpack_from(record)
+        _, kind, flags, form = HEADER.unpack_from(record)
         if kind <= _SIGNED and form != self._format:
             return f"was written by another serializer than {self._name}"
         if kind == _SIGNED:
             return "has a signature that isn't ours: the secret changed, or somebody else wrote it"
-        return "isn't signed" if not has_key else "has another key with the same digest"
+        return "isn't signed" if not flags & LONG_KEY else "has another key with the same digest"
 
     def holds(self, stored: Any) -> bool:
         """Whether a stored form is still serialized, as this codec does it."""
@@ -206,20 +203,18 @@ class Codec:
         )
 
 
-def added(record: memoryview | bytes, delta: int | float) -> tuple[bytes, int | float] | None:
+def added(record: Raw, delta: int | float) -> tuple[bytes, int | float] | None:
     """A record whose number is larger by `delta`, and the number; None if that isn't a plain 64-bit sum."""
-    _, kind, has_key, _ = HEADER.unpack_from(record)
+    _, kind, flags, _ = HEADER.unpack_from(record)
     if kind not in _NUMBERS:
         return None
-    start = HEADER.size
-    if has_key:
-        start += _KEY_LENGTH.size + _KEY_LENGTH.unpack_from(record, start)[0]
+    start = _payload_at(record) if flags else HEADER.size
     number: int | float = (_INT if kind == _INTEGER else _FLOAT).unpack_from(record, start)[0] + delta
     if number.__class__ is int and not -_LARGEST <= number < _LARGEST:
         return None
     packed = _INT.pack(number) if number.__class__ is int else _FLOAT.pack(number)
     head = bytearray(record[:start])
-    head[_DEADLINE.size] = _NATIVE[number.__class__]
+    head[_KIND] = _NATIVE[number.__class__]
     return bytes(head) + packed, number
 
 
@@ -239,9 +234,17 @@ def _native(kind: int, record: bytes, start: int) -> Any:
     return None if kind == _NONE else kind == _TRUE
 
 
-def _long_key(record: memoryview | bytes) -> bytes:
-    start = HEADER.size + _KEY_LENGTH.size
-    return bytes(record[start : start + _KEY_LENGTH.unpack_from(record, HEADER.size)[0]])
+def _long_key(record: Raw) -> bytes:
+    at = after_extras(record)
+    start = at + KEY_LENGTH.size
+    return bytes(record[start : start + KEY_LENGTH.unpack_from(record, at)[0]])
+
+
+def _payload_at(record: Raw) -> int:
+    start = after_extras(record)
+    if record[FLAGS] & LONG_KEY:
+        start += KEY_LENGTH.size + int(KEY_LENGTH.unpack_from(record, start)[0])
+    return start
 
 
 def _utf8(text: str) -> bytes:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from quickcache_core.store.life import TAG_SLOTS
 from quickcache_core.store.shared.directory import REFS, STAMPS
 from quickcache_core.store.shared.mapped import mapped
-from quickcache_core.store.shared.values import LONGEST_KEY
+
+LONGEST_KEY: Final = 511
+"""Bytes that LMDB takes as a key."""
 
 WHOLE: Final = 0
 """Slot of the whole cache: `clear` stamps it."""
@@ -25,9 +28,15 @@ so that a writer that is killed leaves no bound that is never reached.
 # 5 is the guard's, see `guard.WAITED`.
 FIRST_SLOT: Final = 8
 SLOTS: Final = 65_536
+FIRST_TAG: Final = FIRST_SLOT + SLOTS
+"""From here on: by slot of a tag, the last transaction that invalidated one of its tags."""
+FIRST_NAME: Final = FIRST_TAG + TAG_SLOTS
+"""From here on: by slot of a namespace, how many generations were begun. These are no stamps."""
+NAMES: Final = 4096
 NO_DUE: Final = 2**64 - 1
 
 _WORD = 8
+_WORDS = FIRST_NAME + NAMES
 _HAND = FIRST_SLOT + SLOTS
 
 
@@ -39,8 +48,10 @@ class Words:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.stamps = mapped(directory / STAMPS, (FIRST_SLOT + SLOTS) * _WORD).cast("Q")
-        """By slot: the last transaction that changed one of its keys. The first eight are other words."""
+        self.stamps = mapped(directory / STAMPS, _WORDS * _WORD).cast("Q")
+        """By slot: the last transaction that changed one of its keys, or invalidated one of its tags. The
+        first eight are other words, and so are those from `FIRST_NAME` on.
+        """
         self.references = mapped(directory / REFS, _HAND + 2 + LONGEST_KEY)
         """By slot: whether a key of it was read since eviction last came by. Then the hand of the clock."""
 
@@ -60,9 +71,13 @@ def slot_of(raw: bytes | memoryview) -> int:
     return FIRST_SLOT + crc32(raw) % SLOTS
 
 
+def name_slot(namespace: str) -> int:
+    return FIRST_NAME + crc32(namespace.encode(errors="surrogatepass")) % NAMES
+
+
 def sizes_are_right(directory: Path) -> bool:
     """Whether the files are whole; a shortened one would kill whoever touches what is missing."""
-    wanted = {STAMPS: (FIRST_SLOT + SLOTS) * _WORD, REFS: _HAND + 2 + LONGEST_KEY}
+    wanted = {STAMPS: _WORDS * _WORD, REFS: _HAND + 2 + LONGEST_KEY}
     for name, size in wanted.items():
         try:
             if (directory / name).stat().st_size != size:

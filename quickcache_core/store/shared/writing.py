@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
 _EVICTED, _EXPIRED, _EXPLICIT = RemovalCause.EVICTED, RemovalCause.EXPIRED, RemovalCause.EXPLICIT
+_INVALIDATED = RemovalCause.INVALIDATED
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ class Writing:
                 counters.evictions += 1
             elif cause is _EXPIRED:
                 counters.expired_removals += 1
-            elif cause is _EXPLICIT:
+            elif cause is _EXPLICIT or cause is _INVALIDATED:
                 counters.manual_deletions += 1
         for listener in self.listeners:
             for key, cause in removals:

@@ -1,0 +1,1 @@
+"""How a miss is filled."""

@@ -1,0 +1,64 @@
+"""What has to leave a shared store as soon as it can be used again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from quickcache_core.store.near import NearStore
+from quickcache_core.store.shared.table import SharedTable
+from quickcache_core.store.shared.values import stored_key
+from quickcache_core.store.shared.words import slot_of
+
+_MOST = 10_000
+"""Keys; with more, all of the cache is owed."""
+_SLICE = 64
+"""Keys removed in one transaction."""
+
+
+class Debts:
+    """Of one store: keys that were written or deleted in vain, whose old values must not be taken for new.
+
+    Reads go by the debts until they are paid.
+    """
+
+    def __init__(self, table: SharedTable, near: NearStore) -> None:
+        self._table = table
+        self._near = near
+        self._keys: dict[str, object] = {}
+        self._all: object = None
+        self.exist = False
+        """Whether there are any."""
+
+    def add(self, keys: Iterable[str] | None) -> None:
+        """Owe these keys; None for all that there are."""
+        debt = object()
+        if keys is None or len(self._keys) > _MOST:
+            self._all = debt
+            self._near.forget()
+        for key in keys or ():
+            self._near.drop(key)
+            self._keys[key] = debt
+        self.exist = True
+
+    def cover(self, key: str) -> bool:
+        return self.exist and (self._all is not None or key in self._keys)
+
+    def settle(self) -> None:
+        """Remove what is owed. Raises `StoreUnavailable`."""
+        # Other threads make new debts meanwhile.
+        keys, everything = self._keys.copy(), self._all
+        if everything is not None:
+            self._table.clear()
+        else:
+            raws = ((raw, slot_of(raw)) for raw in map(stored_key, keys))
+            while batch := list(islice(raws, _SLICE)):
+                self._table.remove_many(batch)
+        for key, debt in keys.items():
+            if (newer := self._keys.pop(key, debt)) is not debt:
+                self._keys[key] = newer
+        if self._all is everything:
+            self._all = None
+        self.exist = False
+        if self._keys or self._all is not None:
+            self.exist = True

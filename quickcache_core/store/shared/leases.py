@@ -1,0 +1,67 @@
+"""Who loads a key: leases that the kernel takes back when their process ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+from collections.abc import Callable
+from hashlib import blake2b
+
+_TAKE, _GIVE_BACK = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
+_TAKEN = (errno.EAGAIN, errno.EACCES)
+
+
+class Leases:
+    """Of one process, on one file: a lock of the kernel's on the byte whose number is a digest of the key.
+
+    The file has no content; bytes that don't exist can be locked. Two keys with one digest of 60 bits keep
+    each other waiting, which does no harm.
+
+    Free of locks of its own, since a finaliser may give a lease back in the middle of anything. The kernel
+    gives such locks to processes: among the threads of this one, `_held` decides.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Below 0: no file; everybody gets every lease then."""
+        self.descriptor = descriptor
+        self._held: dict[int, object] = {}
+
+    def take(self, raw: bytes) -> Callable[[], None] | None:
+        """What gives the lease back, or None if somebody has it. It may be called by anyone, at any time."""
+        if self.descriptor < 0:
+            return _nothing
+        place = int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") >> 4
+        held, mine = self._held, [place]
+        if held.setdefault(place, mine) is not mine:
+            return None
+        try:
+            fcntl.lockf(self.descriptor, _TAKE, 1, place)
+        except OSError as error:
+            del held[place]
+            if error.errno in _TAKEN:
+                return None
+            return _nothing  # a load too many is better than none
+        except BaseException:  # a signal handler
+            held.pop(place, None)
+            raise
+
+        def give_back() -> None:
+            try:
+                mine.pop()
+            except IndexError:
+                return  # for the second time
+            # A child of a fork has other leases, and so has who opened other files meanwhile.
+            if self._held.get(place) is mine:
+                fcntl.lockf(self.descriptor, _GIVE_BACK, 1, place)
+                del self._held[place]
+
+        return give_back
+
+    def end(self) -> None:
+        """Forget all: the file was replaced, is about to be closed, or is a parent's."""
+        self.descriptor = -1
+        self._held = {}
+
+
+def _nothing() -> None:
+    pass

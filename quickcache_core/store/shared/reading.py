@@ -1,0 +1,309 @@
+"""How one cache reads a shared store: what is near first, then the files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from quickcache_core.clock import Clock
+from quickcache_core.entry import FOREVER
+from quickcache_core.errors import SerializationError, StoreUnavailable
+from quickcache_core.keys import check_key
+from quickcache_core.serializer.isolation import Frozen, thaw
+from quickcache_core.store.base import ABSENT, Presence
+from quickcache_core.store.life import ASK, Found
+from quickcache_core.store.near import NearEntry, NearStore, RichNearEntry
+from quickcache_core.store.shared.connection import Crowded
+from quickcache_core.store.shared.debts import Debts
+from quickcache_core.store.shared.record import FLAGS, RICH, Extras, extras_of, is_invalid
+from quickcache_core.store.shared.table import SharedTable
+from quickcache_core.store.shared.values import Codec, stored_key
+from quickcache_core.store.shared.words import slot_of
+
+logger = logging.getLogger(__name__)
+
+_LIVE, _EXPIRED, _GONE = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
+_STEP = 0.05
+"""Share of its TTL by which a sliding entry may last longer here than the files say. It is what others may
+miss of the last reads of this process, and how often a process that reads it writes that down.
+"""
+_PATIENCE = 0.01
+"""Seconds that a reader who has to write that down waits for other writers; then the next one has to."""
+
+
+class Reading:
+    """Answers from the near store and from the table, and keeps near what it read.
+
+    An entry that slides does so here with each read, and in the files once a read makes a difference of 5 %
+    of its TTL. So it may end for others, and leave, earlier by that than after its last read and its TTL;
+    nobody ever gets it later.
+    """
+
+    def __init__(
+        self,
+        table: SharedTable,
+        codec: Codec,
+        clock: Clock,
+        near_size: int,
+        trouble: Callable[[StoreUnavailable], None],
+    ) -> None:
+        self.near = NearStore(clock.monotonic, near_size, self._get_behind, self._closer)
+        self.debts = Debts(table, self.near)
+        self._table = table
+        self._connection = table.connection
+        self._codec = codec
+        self._read, self._decode = table.connection.read, codec.decode
+        self._now = clock.monotonic
+        self._trouble = trouble
+        self._complained = False
+        table.connection.attach(self.near)
+
+    # Getting
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        near = self.near
+        found, unknown = near.get_many(keys)
+        if unknown:
+            unknown = [key for key in unknown if not self._is_found_closer(key, found)]
+        if not unknown:
+            return found
+        for key in unknown:
+            check_key(key)
+        young = near.young
+        raws = list(map(stored_key, unknown))
+        try:
+            records, label = self._connection.read_many(raws)
+        except StoreUnavailable as error:
+            self._trouble(error)
+            near.misses += len(unknown)
+            return found
+        for key, raw, record in zip(unknown, raws, records, strict=True):
+            entry = self._keep(key, raw, slot_of(raw), record, label, young)
+            value = self._answer(key, entry, ABSENT)
+            if value is not ABSENT:
+                found[key] = value
+        return found
+
+    def _is_found_closer(self, key: Any, found: dict[str, Any]) -> bool:
+        """Whether a rich entry that is near answers for the key."""
+        entry = self.near.valid(key)
+        if entry is None or entry.__class__ is NearEntry:
+            return False
+        value = self._closer(key, entry, ABSENT)
+        if value is not ABSENT:
+            found[key] = value
+        return True
+
+    def _get_behind(self, key: str, default: Any) -> Any:
+        near = self.near
+        if key.__class__ is not str:
+            check_key(key)
+        young = near.young
+        entry = near.old.get(key)
+        if entry is not None and near.valid(key) is entry:
+            near.keep(young, key, entry, 0)
+            return near.answer(key, entry, default)
+        try:
+            entry = self.fetch(key, young)
+        except StoreUnavailable as error:
+            self._trouble(error)
+            return near.missing(key, default)
+        return self._answer(key, entry, default)
+
+    def _answer(self, key: str, entry: NearEntry, default: Any) -> Any:
+        """What a get makes of what was just read from the files, where there may be anything."""
+        value = entry.value
+        if value.__class__ is Frozen and value.load == self._first_read:
+            try:
+                entry.value = self._codec.settle(value.data[1])[1]
+            except SerializationError as error:
+                self.unreadable(str(error.__cause__ or error))
+                self.near.drop(key)
+                return self.near.missing(key, default)
+        if entry.__class__ is NearEntry:
+            return self.near.answer(key, entry, default)
+        return self._rich_answer(key, entry, default)
+
+    def _closer(self, key: str, entry: Any, default: Any) -> Any:
+        """What a get makes of a rich entry that is near."""
+        now = self._now()
+        doubt = now >= entry.due_at if default is ASK else now >= entry.fresh_until and entry.ttl
+        if doubt and not self.is_invalid(entry):
+            # Others may have read it, or have put off its refresh, of which nobody is told.
+            try:
+                entry = self.fetch(key, self.near.young)
+            except StoreUnavailable as error:
+                self._trouble(error)
+                return self.near.missing(key, default)
+            return self._answer(key, entry, default)
+        return self._rich_answer(key, entry, default)
+
+    def _rich_answer(self, key: str, entry: Any, default: Any) -> Any:
+        now = self._now()
+        if self.is_invalid(entry):
+            return self.near.missing(key, default)
+        if now < entry.fresh_until:
+            if entry.ttl:
+                self._slide(key, entry, now)
+            if default is ASK and now >= entry.due_at:
+                self.near.hits += 1
+                self.near.references[entry.slot] = 1
+                return Found(entry.value, True, True, entry.etag)
+            return self.near.hit(entry)
+        if default is ASK and now < entry.end:
+            self.near.references[entry.slot] = 1
+            return Found(entry.value, False, now >= entry.due_at, entry.etag)
+        return self.near.expired(key, default)
+
+    def is_invalid(self, entry: Any) -> bool:
+        """Whether a tag of a rich entry was invalidated. Sees what other processes do at once."""
+        stamps, source = self.near.stamps, entry.source
+        return any(stamps[tag] > source for tag in entry.tags)
+
+    def _slide(self, key: str, entry: Any, now: float) -> None:
+        until = min(now + entry.ttl, entry.last)
+        if until <= entry.fresh_until:
+            return
+        entry.fresh_until = until
+        written = entry.written
+        if until - written < entry.ttl * _STEP or self._connection.guard.is_mine():
+            return
+        # Other threads needn't do the same.
+        entry.written = until
+        # No reader waits for writers as long as there is time for it later.
+        patience = 0.0 if written - now > entry.ttl / 2 else _PATIENCE
+        raw = stored_key(key)
+        try:
+            if not self._table.lives.slide(raw, entry.source, patience):
+                self.near.drop(key)
+        except (Crowded, StoreUnavailable):
+            entry.written = written
+
+    # Looking
+
+    def find(self, key: str) -> tuple[Presence, NearEntry | None]:
+        """What is there. Counts nothing."""
+        check_key(key)
+        entry = self.near.valid(key)
+        if entry is None or entry.__class__ is not NearEntry:
+            # Of a rich one, not all that others do is heard of.
+            try:
+                entry = self.fetch(key, self.near.young)
+            except StoreUnavailable as error:
+                self._trouble(error)
+                return _GONE, None
+        if entry.value is ABSENT or (entry.__class__ is not NearEntry and self.is_invalid(entry)):
+            return _GONE, None
+        return (_LIVE, entry) if fresh_until(entry) > self._now() else (_EXPIRED, entry)
+
+    def look(self, key: str) -> Found | None:
+        """As `Store.look`."""
+        presence, entry = self.find(key)
+        if entry is None:
+            return None
+        now = self._now()
+        if isinstance(entry, RichNearEntry):
+            if now >= entry.end:
+                return None
+            return Found(entry.value, presence is _LIVE, now >= entry.due_at, entry.etag)
+        return Found(entry.value, True, False, None) if presence is _LIVE else None
+
+    # Keeping
+
+    def fetch(self, key: str, young: dict[str, NearEntry]) -> NearEntry:
+        """What the table has, kept near."""
+        raw = stored_key(key)
+        slot = slot_of(raw)
+        record, label = self._read(raw, slot)
+        if self._table.awake_in != self._connection.pid:
+            self._table.awaken()
+        return self._keep(key, raw, slot, record, label, young)
+
+    def _keep(
+        self,
+        key: str,
+        raw: bytes,
+        slot: int,
+        record: bytes | None,
+        label: int,
+        young: dict[str, NearEntry],
+    ) -> NearEntry:
+        if record is None or (self.debts.exist and self.debts.cover(key)):
+            entry = NearEntry(ABSENT, label, slot, FOREVER)
+            self.near.keep(young, key, entry, 0)
+            return entry
+        decoded = self._decode(raw, key, record)
+        if decoded is None:
+            self.unreadable(self._codec.reason(record))
+            entry = NearEntry(ABSENT, label, slot, FOREVER)
+        else:
+            value, deadline = decoded
+            if value.__class__ is Frozen:
+                value = self.near_form(key, value)
+            if record[FLAGS] & RICH:
+                entry = self._rich_entry(value, label, slot, extras_of(record), key)
+                # What is read again and again, since it is due, must not push out others.
+                self.near.keep(young, key, entry, 0 if key in young else len(record))
+                return entry
+            entry = NearEntry(value, label, slot, deadline)
+        self.near.keep(young, key, entry, len(record))
+        return entry
+
+    def _rich_entry(self, value: Any, label: int, slot: int, extras: Extras, key: str) -> NearEntry:
+        if is_invalid(extras, self.near.stamps):
+            # It will never be valid again.
+            return NearEntry(ABSENT, label, slot, FOREVER)
+        entry = rich_entry(value, label, slot, extras)
+        known = self.near.valid(key) if entry.ttl else None
+        if isinstance(known, RichNearEntry) and known.source == entry.source:
+            # It was read here, and that isn't written down.
+            entry.fresh_until = max(entry.fresh_until, known.fresh_until)
+        return entry
+
+    def near_form(self, key: str, stored: Any) -> Any:
+        return Frozen(self._first_read, (key, stored.data)) if self._codec.holds(stored) else stored
+
+    def _first_read(self, packed: tuple[str, Any]) -> Any:
+        """Load a value, and keep it in a form that is cheaper to read."""
+        key, data = packed
+        value, form = self._codec.settle(data)
+        entry = self.near.young.get(key)
+        if entry is not None and entry.value.__class__ is Frozen and entry.value.data is packed:
+            entry.value = form
+        return value if form.__class__ is not Frozen or self._codec.holds(form) else thaw(form)
+
+    def unreadable(self, reason: str) -> None:
+        """Note that a record is of no use."""
+        self._table.counters.store_errors += 1
+        if not self._complained:
+            self._complained = True
+            logger.warning(
+                "An entry of the shared cache in %s %s; such entries are misses, and are not reported again",
+                self._connection.path,
+                reason,
+            )
+
+
+def fresh_until(entry: NearEntry) -> float:
+    return entry.fresh_until if isinstance(entry, RichNearEntry) else entry.deadline
+
+
+def rich_entry(value: Any, label: int, slot: int, extras: Extras) -> RichNearEntry:
+    """What is kept near of a record with extras."""
+    deadline = min(extras.fresh_until, max(extras.refresh_at, extras.off_until))
+    if extras.sliding or extras.tags:
+        deadline = 0.0
+    elif deadline == FOREVER:
+        deadline = FOREVER
+    entry = RichNearEntry(value, label, slot, deadline)
+    entry.fresh_until = entry.written = extras.fresh_until
+    entry.last = extras.last
+    entry.stale_ttl = extras.stale_ttl
+    entry.refresh_at = extras.refresh_at
+    entry.off_until = extras.off_until
+    entry.ttl = extras.ttl if extras.sliding else 0.0
+    entry.source = extras.label
+    entry.tags = extras.tags
+    entry.etag = extras.etag
+    return entry
