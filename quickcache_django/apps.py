@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 from django.apps import AppConfig
 from django.core.checks import Tags, register
 
@@ -14,3 +16,7 @@ class QuickCacheApp(AppConfig):
         from quickcache_django.checks import check_caches
 
         register(check_caches, Tags.caches)
+        # The core's, where the decorators are in use: importing them here would load the database layer.
+        decorators = sys.modules.get("quickcache_django.decorators")
+        if decorators is not None:
+            decorators.register_users()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
-from typing import Any, NoReturn
+from inspect import isawaitable
+from typing import Any, NoReturn, Self, Unpack
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import (
@@ -16,12 +17,17 @@ from django.core.cache.backends.base import (
 from django.core.exceptions import SynchronousOnlyOperation
 from django.core.signals import request_finished
 
-from quickcache_core import CacheMiss, SerializationError
+from quickcache_core import TTL, CacheMiss, SerializationError
 from quickcache_core import QuickCache as Engine
+from quickcache_core.loading.adapted import adapted, unkept
+from quickcache_core.loading.context import Loader, LoaderContext, is_asynchronous
+from quickcache_core.loading.options import LoadArguments
 from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, engines_in_use, read
 
 _LONGEST_KEY = MEMCACHE_MAX_KEY_LENGTH
 _SHAPE_KEYS = {"key_func", "key_prefix", "version", "make_key", "validate_key", "make_and_validate_key"}
+_AFTER_PREFIX = "\x1f"
+"""Between a KEY_PREFIX and a tag: a character that neither has."""
 _WATCHED = _SHAPE_KEYS | {"default_timeout", "_max_entries"}
 
 
@@ -37,6 +43,8 @@ class QuickCache(BaseCache):
     _cache: Engine
     _settings: Settings
     _default_ttl: Any
+    _keeps_values_itself = True
+    """False in a subclass that may keep values in a form of its own."""
     _head: str | None
     """What stands before a key in the engine; None when that takes Django's own, slower way to find out."""
 
@@ -58,6 +66,27 @@ class QuickCache(BaseCache):
             _settings=settings,
         )
         self._shape_keys()
+
+    def namespace(self, name: str) -> Self:
+        """The same cache, with entries of its own.
+
+        Its `clear` takes constant time and leaves all others; its tags are its own too. Aliases that differ
+        in KEY_PREFIX have namespaces of their own, those that differ in VERSION only share them. Raises
+        `ValueError` for an empty name or one with control characters.
+        """
+        whole = f"{self.key_prefix}:{name}" if self.key_prefix and name else name
+        if isinstance(self._cache, _Misconfigured):
+            self._cache.fail()
+        settings = self._settings.with_namespace(whole)
+        part = copy(self)
+        vars(part).update(_settings=settings, _cache=settings.engine)
+        return part
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._keeps_values_itself = all(
+            getattr(cls, name) is getattr(QuickCache, name) for name in ("get", "set", "add")
+        )
 
     @property
     def engine(self) -> Engine:
@@ -128,6 +157,18 @@ class QuickCache(BaseCache):
                 return full
         return [self.make_and_validate_key(key, version) for key in keys]
 
+    def make_tag(self, tag: str) -> str:
+        """How the engine calls a tag: aliases of one LOCATION have those of their KEY_PREFIX, which all
+        versions share.
+        """
+        return f"{self.key_prefix}{_AFTER_PREFIX}{tag}" if self.key_prefix else tag
+
+    def _tags(self, tags: Any) -> Any:
+        # What is no list of strings is for the engine to complain about.
+        if not self.key_prefix or isinstance(tags, str) or not isinstance(tags, Iterable):
+            return tags
+        return [self.make_tag(tag) if isinstance(tag, str) else tag for tag in tags]
+
     def stored_prefix(self, prefix: str | None) -> str:
         """How the stored keys begin of those keys that begin with `prefix`; all of the store for None."""
         return "" if prefix is None else f"{self._head or ''}{prefix}"
@@ -148,7 +189,21 @@ class QuickCache(BaseCache):
             original = _original(error)
         raise original
 
-    def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] = (),
+        sliding: bool | None = None,
+        max_age: TTL | None = None,
+        stale_ttl: TTL | None = None,
+    ) -> None:
+        """As Django's. `tags` are names that the entry can be invalidated by; for the others see
+        `QuickCacheConfig`, None for what OPTIONS say.
+        """
         head = self._head
         if version is None and head is not None and key.__class__ is str:
             full = head + key
@@ -164,7 +219,18 @@ class QuickCache(BaseCache):
             self._cache.delete(full, missing_ok=True)
             return
         try:
-            self._cache.set(full, value, ttl)
+            if tags or sliding is not None or max_age is not None or stale_ttl is not None:
+                self._cache.set(
+                    full,
+                    value,
+                    ttl,
+                    tags=self._tags(tags),
+                    sliding=sliding,
+                    max_age=max_age,
+                    stale_ttl=stale_ttl,
+                )
+            else:
+                self._cache.set(full, value, ttl)
             return
         except SerializationError as error:
             original = _original(error)
@@ -224,21 +290,104 @@ class QuickCache(BaseCache):
         raise original
 
     def set_many(
-        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, **life: Any
     ) -> list[Any]:
+        """As Django's, with the keywords of `set`."""
         if not self._is_own("set"):
-            return super().set_many(dict(data), timeout, version)
+            for key, value in data.items():
+                self.set(key, value, timeout, version, **life)
+            return []
         values = dict(zip(self._keys(data, version), data.values(), strict=True))
         ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
         if ttl is NOT_KEPT:
             self._cache.delete_many(values)
             return []
         try:
-            self._cache.set_many(values, ttl)
+            if life:
+                life["tags"] = self._tags(life.get("tags", ()))
+            self._cache.set_many(values, ttl, **life)
             return []
         except SerializationError as error:
             original = _original(error)
         raise original
+
+    def get_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        **options: Unpack[LoadArguments],
+    ) -> Any:
+        """As Django's, and `default`, if it can be called, is called once for all who ask at the same time.
+
+        One that takes an argument gets a `LoaderContext`. It runs in the thread of the caller, unless there
+        is a limit to waiting or something stale to serve: then in a background thread, with database
+        connections of its own. The keywords are those of `LoadArguments`, with defaults in OPTIONS. Raises
+        what `default` raises, and `LoaderTimeout`.
+        """
+        if not self._loads(default, options):
+            return super().get_or_set(key, default, timeout, version)
+        try:
+            return self._cache.get_or_set(*self._load(key, default, timeout, version, options), **options)
+        except SerializationError as error:
+            original = _original(error)
+        raise original
+
+    def refresh(
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        **options: Unpack[LoadArguments],
+    ) -> Any:
+        """Store what `default` gives now, whatever is there, and return it; as `get_or_set` otherwise. If it
+        fails, what is there stays.
+        """
+        if not self._loads(default, options):
+            value = default() if callable(default) else default
+            self.set(key, value, timeout, version)
+            return value
+        try:
+            return self._cache.refresh(*self._load(key, default, timeout, version, options), **options)
+        except SerializationError as error:
+            original = _original(error)
+        raise original
+
+    def _load(
+        self, key: Any, default: Any, timeout: Any, version: int | None, options: LoadArguments
+    ) -> tuple[str, Loader, Any]:
+        """The engine's key, loader and TTL."""
+        full = self._key(key, version)
+        loader: Loader = default if callable(default) else lambda: default
+        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
+        if ttl is NOT_KEPT:
+            # Processes that waited for each other would do so for nothing, one after the other.
+            options["single_flight"] = False
+            return full, adapted(loader, unkept), None
+        return full, adapted(loader, self._with_own_tags) if self.key_prefix else loader, ttl
+
+    def _with_own_tags(self, context: LoaderContext, value: Any) -> Any:
+        context.tags = tuple(map(self.make_tag, context.tags))
+        return value
+
+    def _loads(self, default: Any, options: LoadArguments) -> bool:
+        """Whether that is for the engine to do. A plain value needs no loading."""
+        if self._keeps_values_itself:
+            return bool(options) or callable(default)
+        if options:
+            raise TypeError(
+                f"{type(self).__name__} overrides get, set or add, which don't know {', '.join(options)}; "
+                "override get_or_set and refresh as well"
+            )
+        return False
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Remove all entries that carry one of the tags, of any VERSION, in constant time per tag; of aliases
+        that share the LOCATION, those with the same KEY_PREFIX.
+        """
+        self._cache.invalidate_tags(*self._tags(tags))
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         if not self._is_own("delete"):
@@ -266,12 +415,17 @@ class QuickCache(BaseCache):
         return self.get(key, default, version)
 
     async def aset(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        **life: Any,
     ) -> None:
         try:
-            self.set(key, value, timeout, version)
+            self.set(key, value, timeout, version, **life)
         except SynchronousOnlyOperation:  # pickling a queryset evaluates it
-            await sync_to_async(self.set)(key, value, timeout, version)
+            await sync_to_async(self.set)(key, value, timeout, version, **life)
 
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -300,29 +454,67 @@ class QuickCache(BaseCache):
         return self.get_many(keys, version)
 
     async def aset_many(
-        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, **life: Any
     ) -> list[Any]:
         try:
-            return self.set_many(data, timeout, version)
+            return self.set_many(data, timeout, version, **life)
         except SynchronousOnlyOperation:
-            return await sync_to_async(self.set_many)(data, timeout, version)
+            return await sync_to_async(self.set_many)(data, timeout, version, **life)
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         self.delete_many(keys, version)
 
     async def aget_or_set(
-        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        **options: Unpack[LoadArguments],
     ) -> Any:
-        if not self._is_own("get_or_set"):
-            return self.get_or_set(key, default, timeout, version)
-        found = await self.aget(key, self._missing_key, version)
-        if found is not self._missing_key:
-            return found
-        if callable(default):
-            default = default()
-        await self.aadd(key, default, timeout, version)
-        # Another task may have added its value first.
-        return await self.aget(key, default, version)
+        """As `get_or_set`; `default` may be a coroutine function. Any other one is called in a background
+        thread.
+        """
+        if not (self._is_own("get_or_set") or is_asynchronous(default)):
+            return self.get_or_set(key, default, timeout, version, **options)
+        if not self._loads(default, options):
+            found = await self.aget(key, self._missing_key, version)
+            if found is not self._missing_key:
+                return found
+            value = await _called(default)
+            await self.aadd(key, value, timeout, version)
+            # Another task may have added its value first.
+            return await self.aget(key, value, version)
+        try:
+            load = self._load(key, default, timeout, version, options)
+            return await self._cache.aget_or_set(*load, **options)
+        except SerializationError as error:
+            original = _original(error)
+        raise original
+
+    async def arefresh(
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        **options: Unpack[LoadArguments],
+    ) -> Any:
+        if not (self._is_own("refresh") or is_asynchronous(default)):
+            return self.refresh(key, default, timeout, version, **options)
+        if not self._loads(default, options):
+            value = await _called(default)
+            await self.aset(key, value, timeout, version)
+            return value
+        try:
+            load = self._load(key, default, timeout, version, options)
+            return await self._cache.arefresh(*load, **options)
+        except SerializationError as error:
+            original = _original(error)
+        raise original
+
+    async def ainvalidate_tags(self, *tags: str) -> None:
+        self.invalidate_tags(*tags)
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         return self.incr_version(key, delta, version)
@@ -361,6 +553,11 @@ class _Misconfigured:
 
     def __contains__(self, key: object) -> bool:
         self.fail()
+
+
+async def _called(default: Any) -> Any:
+    value = default() if callable(default) else default
+    return await value if isawaitable(value) else value
 
 
 def _original(error: SerializationError) -> BaseException:

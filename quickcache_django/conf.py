@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf, isfinite
@@ -23,9 +24,28 @@ CORE_OPTIONS: Final = {name.upper(): name for name in FIELDS if name != "locatio
 DJANGO_OPTIONS: Final = {"MAX_ENTRIES": "max_size", "CULL_FREQUENCY": "cull_fraction"}
 """Field of the core by the name that Django has for it in `OPTIONS`."""
 
-DEFAULTS: Final[Mapping[str, Any]] = {"max_size": 300, "isolation": "auto", "serializer": "pickle"}
+
+@contextmanager
+def own_connections() -> Iterator[None]:
+    """Around a load in a background thread: databases are asked over connections that end with it."""
+    from django.db import close_old_connections, connections
+
+    close_old_connections()
+    try:
+        yield
+    finally:
+        # Not `close_old_connections`: with a CONN_MAX_AGE they would stay open, in a thread that soon ends.
+        connections.close_all()
+
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "max_size": 300,
+    "isolation": "auto",
+    "serializer": "pickle",
+    "background_context": own_connections,
+}
 """Where Django's habits differ from the core's defaults: its own MAX_ENTRIES, values that nobody else can
-change, snapshots of all that can be cached."""
+change, snapshots of all that can be cached, loaders that ask databases."""
 
 TIMEOUT: Final = 300
 """Seconds; Django's own default."""
@@ -76,6 +96,8 @@ class Settings:
     timeout: int | float | None
     """Seconds; None for never. At 0 and below nothing is kept."""
     engine: QuickCache
+    namespaces: tuple[str, ...] = ()
+    """Of the engine, the outermost first."""
 
     @property
     def default_ttl(self) -> Any:
@@ -84,7 +106,14 @@ class Settings:
 
     def with_bounds(self, **changes: Any) -> Settings:
         """The same entries under other limits, `max_size` or `cull_fraction`."""
-        return replace(self, engine=QuickCache(self.engine.config.replace(**changes)))
+        engine = QuickCache(self.engine.config.replace(**changes))
+        for name in self.namespaces:
+            engine = engine.namespace(name)
+        return replace(self, engine=engine)
+
+    def with_namespace(self, name: str) -> Settings:
+        """For entries of a namespace. Raises `ValueError`."""
+        return replace(self, engine=self.engine.namespace(name), namespaces=(*self.namespaces, name))
 
 
 _read: dict[Any, Settings] = {}
@@ -175,9 +204,11 @@ class Reader:
             yield from self._take_timeout(name, value)
         elif name in _LOWER_CASE_NAMES:
             yield from self._take(name, DJANGO_OPTIONS[known_as], value)
+        elif name in _ENTRY_NAMES:
+            return  # VERSION among them, although there is an option of that name
         elif name in CORE_OPTIONS or name in DJANGO_OPTIONS:
             yield SettingError(UNKNOWN, name, value, "move it into OPTIONS")
-        elif name not in _ENTRY_NAMES:
+        else:
             yield SettingError(
                 UNKNOWN, str(name), value, f"there is no such setting; {_nearest(name, _ENTRY_NAMES)}"
             )
@@ -318,7 +349,18 @@ def _cull_fraction(name: str, value: Any) -> float:
     return 1 / frequency if frequency else 1.0
 
 
+def _release(name: str, value: Any) -> Any:
+    if isinstance(value, int):
+        raise ConfigError(
+            name,
+            value,
+            "give a string, such as a release's number; Django's VERSION stands beside BACKEND",
+        )
+    return value
+
+
 _FROM_DJANGO: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    "VERSION": _release,
     "MAX_ENTRIES": _max_size,
     "CULL_FREQUENCY": _cull_fraction,
 }

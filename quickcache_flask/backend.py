@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Iterable
+from copy import copy
 from datetime import timedelta
 from pickle import PicklingError
-from typing import Any
+from typing import Any, Self, Unpack
 
 from cachelib.serializers import BaseSerializer, SimpleSerializer
 from flask import Flask
@@ -23,6 +24,9 @@ from quickcache_core import (
     SerializationError,
 )
 from quickcache_core import QuickCache as Engine
+from quickcache_core.loading.adapted import adapted, unkept
+from quickcache_core.loading.context import Loader, LoaderContext
+from quickcache_core.loading.options import LoadArguments
 from quickcache_flask.conf import (
     DEFAULT_KEY_PREFIX,
     DEFAULT_THRESHOLD,
@@ -36,6 +40,9 @@ from quickcache_flask.conf import (
     ttl_of,
 )
 
+_AFTER_PREFIX = "\x1f"
+"""Between a key prefix and a tag: a character that neither has."""
+
 
 class Serialized:
     """What a custom serializer made of a value."""
@@ -44,6 +51,37 @@ class Serialized:
 
     def __init__(self, data: Any) -> None:
         self.data = data
+
+
+class Unserialized:
+    """A value that the custom serializer gave up on, on its way to those who wait for it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class _Decoding:
+    """What a loader is shown of its context: the older value as it was before it was serialized."""
+
+    def __init__(self, context: LoaderContext, serializer: BaseSerializer) -> None:
+        vars(self).update(_context=context, _serializer=serializer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._context, name, value)
+
+    @property
+    def stale(self) -> Any:
+        value = self._context.stale
+        return self._serializer.loads(value.data) if value.__class__ is Serialized else value
+
+    def not_modified(self) -> Any:
+        self._context.not_modified()
+        return self.stale
 
 
 class QuickCache(BaseCache):
@@ -110,6 +148,8 @@ class QuickCache(BaseCache):
         if "secret" not in arguments:
             arguments = secrets_of(app) | arguments
         location = arguments.get("location", "")
+        # Around loads in background threads, where no request has made one.
+        arguments.setdefault("background_context", app.app_context)
         if "publish_as" not in arguments and in_memory(location):
             made = app.extensions.get("cache")
             ours = [one for one in made.values() if isinstance(one, cls)] if isinstance(made, dict) else []
@@ -167,9 +207,13 @@ class QuickCache(BaseCache):
     def has(self, key: str) -> bool:
         return self._stored_key(key) in self.engine
 
-    def set(self, key: str, value: Any, timeout: float | timedelta | None = None) -> bool:
+    def set(self, key: str, value: Any, timeout: float | timedelta | None = None, **life: Any) -> bool:
         """False if the serializer gave up, which removes an older entry. Raises `PicklingError`, as cachelib
-        says."""
+        says.
+
+        Further keywords: `tags`, names that the entry can be invalidated by, and `sliding`, `max_age` and
+        `stale_ttl`, for which see `QuickCacheConfig`.
+        """
         if self.key_prefix:
             key = self._stored_key(key)
         ttl = self._default_ttl
@@ -180,7 +224,10 @@ class QuickCache(BaseCache):
             self.engine.delete(key, missing_ok=True)
             return False
         try:
-            self.engine.set(key, value, ttl)
+            if life:
+                self.engine.set(key, value, ttl, **self._with_own_tags(life))
+            else:
+                self.engine.set(key, value, ttl)
         except SerializationError as error:
             raise PicklingError(str(error)) from error
         return True
@@ -199,8 +246,12 @@ class QuickCache(BaseCache):
         except SerializationError as error:
             raise PicklingError(str(error)) from error
 
-    def set_many(self, mapping: dict[str, Any], timeout: float | timedelta | None = None) -> list[Any]:
-        """The keys that were stored. Raises `PicklingError`, as cachelib says, and stores nothing then."""
+    def set_many(
+        self, mapping: dict[str, Any], timeout: float | timedelta | None = None, **life: Any
+    ) -> list[Any]:
+        """The keys that were stored. Raises `PicklingError`, as cachelib says, and stores nothing then.
+        Further keywords: those of `set`.
+        """
         stored = dict(zip(self._stored_keys(mapping), mapping.values(), strict=True))
         ttl = self._default_ttl
         if timeout is not None and (ttl := ttl_of(timeout)) is None:
@@ -211,11 +262,66 @@ class QuickCache(BaseCache):
             stored = {key: self._serialized(value) for key, value in stored.items()}
             refused = {key for key, value in stored.items() if value is None}
             self.engine.delete_many(refused)
+        kept = {key: value for key, value in stored.items() if key not in refused}
         try:
-            self.engine.set_many({key: value for key, value in stored.items() if key not in refused}, ttl)
+            self.engine.set_many(kept, ttl, **self._with_own_tags(life))
         except SerializationError as error:
             raise PicklingError(str(error)) from error
         return [key for key, key_in_store in zip(mapping, stored, strict=True) if key_in_store not in refused]
+
+    def get_or_set(
+        self,
+        key: str,
+        loader: Loader,
+        timeout: float | timedelta | None = None,
+        **options: Unpack[LoadArguments],
+    ) -> Any:
+        """The value under `key`; if there is none, what `loader` gives, which is stored.
+
+        As the core's: called once for all who ask at the same time; one that takes an argument gets a
+        `LoaderContext`; in the thread of the caller, unless there is a limit to waiting or something stale to
+        serve: then in a background thread, within an application context of its own. The keywords are those
+        of `LoadArguments`, with defaults in the settings. Raises `LoaderTimeout`, and `PicklingError` as
+        `set`.
+        """
+        load = self._load(key, loader, timeout, options)
+        try:
+            return self._loaded(self.engine.get_or_set(*load, **options))
+        except SerializationError as error:
+            raise PicklingError(str(error)) from error
+
+    def refresh(
+        self,
+        key: str,
+        loader: Loader,
+        timeout: float | timedelta | None = None,
+        **options: Unpack[LoadArguments],
+    ) -> Any:
+        """Store what `loader` gives now, whatever is there, and return it; as `get_or_set` otherwise. If it
+        fails, what is there stays.
+        """
+        load = self._load(key, loader, timeout, options)
+        try:
+            return self._loaded(self.engine.refresh(*load, **options))
+        except SerializationError as error:
+            raise PicklingError(str(error)) from error
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Remove all entries that carry one of the tags, in constant time per tag; in a store that has a
+        name, those with the same key prefix.
+        """
+        self.engine.invalidate_tags(*self._own_tags(tags))
+
+    def namespace(self, name: str) -> Self:
+        """The same cache, with entries and tags of its own. Its `clear` takes constant time.
+
+        Raises `ValueError` for an empty name or one with control characters.
+        """
+        part = copy(self)
+        # Of the prefix as well, so that the keys in it need none.
+        part.engine = self.engine.namespace(self.key_prefix + name if name else name)
+        part.key_prefix = ""
+        return part
 
     def delete(self, key: str) -> bool:
         """Whether there was an entry."""
@@ -255,6 +361,49 @@ class QuickCache(BaseCache):
     def _stored_keys(self, keys: Iterable[str]) -> list[str]:
         return [self._stored_key(key) for key in keys] if self.key_prefix else list(keys)
 
+    def _own_tags(self, tags: Any) -> Any:
+        # What is no list of strings is for the engine to complain about.
+        if not self.key_prefix or isinstance(tags, str) or not isinstance(tags, Iterable):
+            return tags
+        return [f"{self.key_prefix}{_AFTER_PREFIX}{tag}" if isinstance(tag, str) else tag for tag in tags]
+
+    def _with_own_tags(self, life: dict[str, Any]) -> dict[str, Any]:
+        return {**life, "tags": self._own_tags(life["tags"])} if "tags" in life else life
+
+    def _load(
+        self, key: str, loader: Loader, timeout: float | timedelta | None, options: LoadArguments
+    ) -> tuple[str, Loader, TTL | None]:
+        """The engine's key, loader and TTL."""
+        ttl = self._default_ttl
+        if timeout is not None and (ttl := ttl_of(timeout)) is None:
+            # Processes that waited for each other would do so for nothing, one after the other.
+            options["single_flight"] = False
+            loader = adapted(loader, unkept)
+        if self._serializes:
+            loader = adapted(loader, self._kept, lambda context: _Decoding(context, self._serializer))
+        if self.key_prefix:
+            loader = adapted(loader, self._tagged)
+        return self._stored_key(key), loader, ttl
+
+    def _tagged(self, context: LoaderContext, value: Any) -> Any:
+        context.tags = tuple(self._own_tags(context.tags))
+        return value
+
+    def _kept(self, context: LoaderContext, value: Any) -> Any:
+        """What becomes of a loader's value under a custom serializer."""
+        if value is None or context.keeps_stale:
+            return value
+        kept = self._serialized(value)
+        if kept is None:
+            context.dont_store()
+            return Unserialized(value)
+        return kept
+
+    def _loaded(self, value: Any) -> Any:
+        if value.__class__ is Serialized:
+            return self._serializer.loads(value.data)
+        return value.value if value.__class__ is Unserialized else value
+
     def _serialized(self, value: Any) -> Any:
         """What the cache keeps of a value under a custom serializer; None if the serializer gave up."""
         if type(value) in (int, float):
@@ -284,7 +433,7 @@ def _with_ours(immutable_types: Any) -> Any:
     # What is no sequence is for the core to complain about.
     if not isinstance(immutable_types, tuple | list | set | frozenset):
         return immutable_types
-    return (Markup, Serialized, *immutable_types)
+    return (Markup, Serialized, Unserialized, *immutable_types)
 
 
 def _prefix_in(location: str, key_prefix: str | None) -> str:

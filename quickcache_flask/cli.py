@@ -1,13 +1,17 @@
-"""`flask quickcache stats`, `clear`, `keys`: the caches of the app, as its running workers have them."""
+"""`flask quickcache stats`, `clear`, `keys`: the caches of the app, as running workers have them; `warm`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup, FlaskGroup
 
+from quickcache_core import MISSING, CacheLoadError
+from quickcache_core.loading.warm_command import Contents, contents_of, function_at, warm_and_show
+from quickcache_core.location import read_location
 from quickcache_core.metrics.prometheus import to_prometheus
 from quickcache_core.metrics.report import StatsReport, clear_everywhere, keys_report, stats_report, to_json
 from quickcache_core.metrics.tables import keys_table, stats_table
@@ -98,6 +102,91 @@ def clear(prefix: str, names: tuple[str, ...]) -> None:
             raise click.ClickException(f"{name}: {error}") from error
         for line in lines:
             click.echo(line)
+
+
+@quickcache.command()
+@click.argument("function", metavar="[MODULE:FUNCTION]", required=False)
+@click.option(
+    "--backup",
+    type=click.Path(path_type=Path),
+    help="A file that backup or save_to_disk wrote, or a directory of backups: the newest. Its entries have "
+    "the time they had left.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="That call the loader."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    help="In seconds; default: that of the cache.",
+)
+@click.option("--overwrite", is_flag=True, help="Also what is there; default: it is left as it is.")
+@cache_option
+def warm(
+    function: str | None,
+    backup: Path | None,
+    threads: int,
+    timeout: float | None,
+    overwrite: bool,
+    names: tuple[str, ...],
+) -> None:
+    """Fill caches before anybody asks: with what a function gives, or from a backup.
+
+    FUNCTION gives a mapping, (key, value) pairs, or (keys, loader), where loader(key) gives a value; keys as
+    the app writes them. Scope memory is filled in this process only.
+    """
+    if (function is None) == (backup is None):
+        raise click.UsageError("Give a function, as in shop.warming:products, or --backup FILE.")
+    failed = 0
+    try:
+        backends = chosen(current_app, names)
+        if len(backends) > 1 and not names:
+            raise click.UsageError(f"Choose with --cache; there are {', '.join(backends)}.")
+        for name, backend in backends.items():
+            _check_scope(name, backend)
+            contents = Contents(backup, None, None)
+            if function is not None:
+                contents = _as_stored(backend, contents_of(function_at(function)))
+            warmed = warm_and_show(
+                name,
+                backend.engine,
+                contents,
+                click.echo,
+                ttl_sec=backend._default_ttl if timeout is None and function is not None else timeout,
+                threads=threads,
+                overwrite=overwrite,
+                # Those of a backup are as the engine has them.
+                key_of=None if function is None else backend._stored_key,
+            )
+            failed += warmed.failed
+    except (ValueError, CacheLoadError) as error:
+        raise click.ClickException(str(error)) from error
+    if failed:
+        raise click.ClickException(f"{failed} keys failed.")
+
+
+def _as_stored(backend: QuickCache, contents: Contents) -> Contents:
+    """With values as the backend hands them to the engine, where it has a serializer of its own."""
+    if not backend._serializes:
+        return contents
+    source, loader, total = contents
+    if loader is None:
+        return Contents(((key, _serialized(backend, value)) for key, value in source), None, total)
+    return Contents(source, lambda key: _serialized(backend, loader(key)), total)
+
+
+def _serialized(backend: QuickCache, value: Any) -> Any:
+    data = backend._serialized(value)
+    return MISSING if data is None else data
+
+
+def _check_scope(name: str, backend: QuickCache) -> None:
+    own_process = isinstance(click.get_current_context().find_root().command, FlaskGroup)
+    if own_process and read_location(location_of(backend)).scope == "memory":
+        raise click.ClickException(
+            f"{name}: in scope memory each process has its own cache, and this one ends now. Call "
+            "engine.warm(...) where a worker starts, or use a shared:// location."
+        )
 
 
 def backends_of(app: Flask) -> dict[str, QuickCache]:

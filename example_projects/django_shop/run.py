@@ -37,6 +37,10 @@ def prepare(data: Path) -> None:
 
     data.mkdir(parents=True, exist_ok=True)
     django.setup()
+    from catalogue.database import FILE, switch
+
+    switch(on=True)
+    FILE.touch()
     call_command("migrate", verbosity=0)
     call_command("seed_shop")
     connections.close_all()

@@ -45,6 +45,11 @@ class ProductQuerySet(models.QuerySet["Product"]):
             self.select_related("category").filter(stock__gt=0).annotate(sold=sold).order_by("-sold", "name")
         )
 
+    def turnover(self) -> int:
+        """Cents, of all sales."""
+        cents = self.aggregate(cents=Sum(F("sales__quantity") * F("price_cents")))["cents"]
+        return int(cents or 0)
+
 
 class Product(models.Model):
     category = models.ForeignKey(Category, on_delete=models.CASCADE, related_name="products")
@@ -87,8 +92,8 @@ class Revision(models.Model):
     """One row with one number, moved on by each change of the shop's data.
 
     The number is part of every cache key, so that nobody asks for older copies any more once the change is
-    committed. To delete them instead would leave a gap: a worker that read the old rows just before could
-    store its page just after. It costs one small query a request.
+    committed. To delete pages of `cache_page` and `{% cache %}` instead would leave a gap: a worker that read
+    the old rows just before could store its page just after.
     """
 
     number = models.PositiveBigIntegerField(default=1)

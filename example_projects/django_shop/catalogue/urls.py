@@ -10,4 +10,6 @@ urlpatterns = [
     path("notice/", views.notice, name="notice"),
     path("buy/<int:product_id>/", views.buy, name="buy"),
     path("worker/", views.worker, name="worker"),
+    path("turnover/", views.turnover, name="turnover"),
+    path("database/", views.database, name="database"),
 ]

@@ -2,9 +2,12 @@
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("SHOP_DATA", BASE_DIR / "var")).resolve()
+DATABASE_FILE = DATA_DIR / "shop.sqlite3"
+KEPT_FOR = int(os.environ.get("SHOP_KEPT_FOR", "300"))  # seconds
 
 CACHES = {
     "default": {
@@ -24,8 +27,9 @@ SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": DATA_DIR / "shop.sqlite3",
-        "CONN_MAX_AGE": None,
+        # rw: without c, so that a file that was moved away is an error, and not made anew. Connections last
+        # for a request, or they would go on with the file under its other name.
+        "NAME": f"file:{quote(str(DATABASE_FILE))}?mode=rw",
         "OPTIONS": {
             # Several workers write: wait for each other instead of failing with "database is locked".
             "transaction_mode": "IMMEDIATE",
@@ -45,6 +49,7 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "catalogue.database.SayThatItIsOff",
 ]
 
 TEMPLATES = [
