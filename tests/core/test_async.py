@@ -24,8 +24,15 @@ from quickcache_core import (
 )
 from quickcache_core.testing import ManualClock
 
-NO_OPERATIONS = {"subscribe", "disabled"}
-"""They change the cache object, not its content; both take no time and may be called from a coroutine."""
+NO_OPERATIONS = {
+    *("subscribe", "disabled", "namespace", "limits", "apply"),
+    *("cached", "with_source", "keep_fresh", "prefetcher"),
+}
+"""They change the cache object or make something of it, not its content; they take no time and may be called
+from a coroutine.
+"""
+LOADING = {"get_or_set", "refresh", "warm"}
+"""They may wait; see `test_async_loading` and `test_warm`."""
 FILES = {"save_to_disk", "load_from_disk", "backup", "restore", "save_metrics_to_disk"}
 
 OPERATIONS = sorted(
@@ -36,7 +43,7 @@ OPERATIONS = sorted(
     and not inspect.iscoroutinefunction(member)
     and name not in NO_OPERATIONS
 )
-MEMORY = [name for name in OPERATIONS if name not in FILES]
+MEMORY = [name for name in OPERATIONS if name not in FILES and name not in LOADING]
 
 CALLS: dict[str, list[tuple[Any, ...]]] = {
     "get": [("there",), ("nothing",), ("nothing", 5), (5,)],
@@ -58,6 +65,7 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "clear": [()],
     "cleanup": [()],
     "resize": [(1,), (0,)],
+    "invalidate_tags": [(), ("a", "b"), (5,)],
     "metrics": [()],
     "get_metrics_snapshot": [()],
     "reset_metrics": [()],

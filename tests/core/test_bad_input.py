@@ -32,6 +32,7 @@ from quickcache_core import (
     register_serializer,
 )
 from quickcache_core.eviction_policy import EvictionPolicy, LRUEvictionPolicy
+from quickcache_core.loading.options import LoadArguments
 from quickcache_core.serializer import JsonSerializer
 from quickcache_core.testing import ManualClock
 
@@ -102,6 +103,10 @@ class TellsText:
 
 
 NO_BOOLEANS = [None, 0, 1, "", "yes", "False", [], object()]
+NO_DURATIONS = [
+    *(0, 0.0, -1, -0.5, NAN, INFINITY, -INFINITY, HUGE, True, False),
+    *("60", "", b"60", [], object(), timedelta(0), timedelta(seconds=-1), Decimal("NaN")),
+]
 NO_DIRECTORIES = ["", 0, 5, True, b"dir", ["dir"], object(), BytesPath(), "~no-such-user-here/cache"]
 NO_FILENAMES = ["", ".", "..", "a/b", "/a", "a/", "a\0b", None, 5, b"name", Path("name"), ["name"]]
 NO_SERIALIZERS: list[tuple[Any, str]] = [
@@ -132,18 +137,50 @@ CONFIG: dict[str, list[tuple[Any, str]]] = {
         for value in (0, -1, 1.0, 1.5, NAN, INFINITY, True, False, "5", b"5", None, [5], HUGE, timedelta(1))
     ],
     "max_bytes": [
-        ("128MB", "scope memory counts entries"),
-        *((value, "give bytes as an integer") for value in (0, -1, 999_999, 1.5e9, True, [5], NAN)),
-        *((value, "give bytes as an integer") for value in ("", "MB", "128 M", "1e9", "-5MB", "10%")),
+        *((value, "give bytes as an integer") for value in (0, -1, 999, 1.5e9, True, [5], NAN, HUGE)),
+        *((value, "give bytes as an integer") for value in ("", "MB", "128 M", "1e9", "-5MB", "0.5kB")),
+        *((value, "percentage above 0% and up to 90%") for value in ("0%", "91%", "1000%")),
     ],
+    "oversized": [(value, "give 'raise' or 'skip'") for value in ("", "Skip", None, True, ["skip"])],
+    "auto_resize": [(value, "give True or False") for value in NO_BOOLEANS],
     "near_size": [(value, "give an integer") for value in (-1, 1.0, True, None, "5", HUGE)],
     "fail": [(value, "give 'degrade' or 'raise'") for value in ("", "Raise", None, True, ["raise"])],
     "default_ttl": [
-        (value, "give seconds or a timedelta above 0, or None or NEVER")
-        for value in (
-            *(0, 0.0, -1, -0.5, NAN, INFINITY, -INFINITY, HUGE, True, False),
-            *("60", "", b"60", [], object(), timedelta(0), timedelta(seconds=-1), Decimal("NaN")),
-        )
+        (value, "give seconds or a timedelta above 0, or None or NEVER") for value in NO_DURATIONS
+    ],
+    "sliding": [(value, "give True or False") for value in NO_BOOLEANS],
+    "max_age": [(value, "give seconds or a timedelta above 0, or None or NEVER") for value in NO_DURATIONS],
+    "stale_ttl": [(value, "give seconds or a timedelta above 0, or None or NEVER") for value in NO_DURATIONS],
+    "retry_after": [
+        (value, "give seconds from 0 to")
+        for value in (-1, NAN, INFINITY, True, None, "5", timedelta(1), NEVER)
+    ],
+    "soft_timeout": [
+        (value, "give seconds or a timedelta, 0, or NEVER")
+        for value in (-1, NAN, INFINITY, HUGE, True, False, None, "5", "", [])
+    ],
+    "hard_timeout": [
+        (value, "give seconds or a timedelta above 0, or None or NEVER") for value in NO_DURATIONS
+    ],
+    "refresh_ahead": [
+        (value, "give None, or a share of the TTL")
+        for value in (0, 0.0, 1, 1.0, -0.5, 80, NAN, INFINITY, True, "0.8", [], Decimal("0.8"))
+    ],
+    "jitter": [
+        (value, "give a share of the TTL")
+        for value in (-0.1, 1, 1.0, 10, NAN, INFINITY, True, None, "0.1", Decimal("0.1"))
+    ],
+    "skip_none": [(value, "give True or False") for value in NO_BOOLEANS],
+    "single_flight": [(value, "give True or False") for value in NO_BOOLEANS],
+    "lease": [
+        (value, "give seconds from 0.001 to")
+        for value in (0, -1, NAN, INFINITY, HUGE, True, None, "30", timedelta(1), NEVER)
+    ],
+    "background_context": [
+        (value, "give a function that gives a context manager") for value in (5, "app.app_context", [], True)
+    ],
+    "version": [
+        (value, "give a string such as the number of the release") for value in (None, 5, 1.2, b"5", "1\x1f2")
     ],
     "cleanup_interval": [
         (value, r"give seconds from 0\.01 to")
@@ -303,6 +340,9 @@ class TestSecrets:
             assert self.SECRET not in str(caught.value)
 
 
+LIFE = {"tags": ["t"], "sliding": True, "max_age": 60, "stale_ttl": 5}
+
+
 def good_calls(
     cache: QuickCache, folder: Path, saved: Path
 ) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
@@ -310,7 +350,7 @@ def good_calls(
     return {
         "QuickCache": (QuickCache, {"config": None}),
         "get": (cache.get, {"key": "k", "default": None}),
-        "set": (cache.set, {"key": "k", "value": 1, "ttl_sec": 5}),
+        "set": (cache.set, {"key": "k", "value": 1, "ttl_sec": 5, **LIFE}),
         "add": (cache.add, {"key": "k", "value": 1, "ttl_sec": 5, "exist_ok": True}),
         "update": (cache.update, {"key": "k", "value": 1, "ttl_sec": 5}),
         "delete": (cache.delete, {"key": "k", "missing_ok": True}),
@@ -320,10 +360,13 @@ def good_calls(
         "incr": (cache.incr, {"key": "k", "delta": 1, "initial": 0, "ttl_sec": 5}),
         "decr": (cache.decr, {"key": "k", "delta": 1, "initial": 0, "ttl_sec": 5}),
         "get_many": (cache.get_many, {"keys": ["k"]}),
-        "set_many": (cache.set_many, {"data": {"k": 1}, "ttl_sec": 5}),
+        "set_many": (cache.set_many, {"data": {"k": 1}, "ttl_sec": 5, **LIFE}),
+        "get_or_set": (cache.get_or_set, {"key": "new", "loader": lambda: 1, "ttl_sec": 5}),
+        "refresh": (cache.refresh, {"key": "new", "loader": lambda: 1, "ttl_sec": 5}),
+        "namespace": (cache.namespace, {"name": "users"}),
         "delete_many": (cache.delete_many, {"keys": ["k"]}),
         "keys": (cache.keys, {"prefix": ""}),
-        "resize": (cache.resize, {"max_size": 10}),
+        "resize": (cache.resize, {"max_size": 10, "max_bytes": None}),
         "save_to_disk": (cache.save_to_disk, {"filepath": folder / "s", "use_timestamp": False}),
         "load_from_disk": (cache.load_from_disk, {"filepath": saved}),
         "backup": (cache.backup, {"directory": folder}),
@@ -347,6 +390,18 @@ TTL = (
     [0, -1, NAN, INFINITY, HUGE, True, False, "5", "", b"5", [], {}, object(), timedelta(0), timedelta(-1)],
     "ttl_sec=.*: give a number of seconds above 0, a timedelta above 0, None for the default, or NEVER",
 )
+TAGS = [
+    (TypeError, [5, "user:7", b"user:7", True, object()], "tags=.*: give a list or tuple of strings"),
+    (TypeError, [[5], [None], [("a",)], [["a"]], ["a", b"b"]], "tags=.*: a tag is a string"),
+]
+SLIDING = (TypeError, [0, 1, "yes", "", []], "sliding=.*: give True or False")
+MAX_AGE = (InvalidTTL, TTL[1], "max_age=.*: give a number of seconds above 0")
+STALE_TTL = (
+    InvalidTTL,
+    [value for value in TTL[1] if value is False or value != 0],
+    "stale_ttl=.*: give a number of seconds",
+)
+LOADER = (TypeError, [None, 5, "value", [1], {}], "loader=.*: give a function that computes the value")
 NUMBER = ["1", b"1", "", [], {}, object()]
 PATHS = [5, 0, True, b"path", ["path"], object(), BytesPath()]
 FLAG = (TypeError, ["no", 0, 1, [], object()], "use_timestamp=.*: give True, False, or None")
@@ -359,6 +414,28 @@ ANYTHING: tuple[Any, ...] = ()
 """Any object will do: there is nothing to check."""
 
 Row = tuple[type[Exception], list[Any], str]
+LIVES: dict[str, list[Row]] = {
+    "tags": TAGS,
+    "sliding": [SLIDING],
+    "max_age": [MAX_AGE],
+    "stale_ttl": [STALE_TTL],
+}
+LOAD_KEYWORDS: dict[str, list[Row]] = {
+    **LIVES,
+    "refresh_ahead": [
+        (ValueError, [0, 1, -0.5, 80, NAN, True, "0.8", []], "refresh_ahead=.*: give a share of the TTL")
+    ],
+    "jitter": [(ValueError, [-0.1, 1, 10, NAN, True, "0.1", []], "jitter=.*: give a share of the TTL")],
+    "soft_timeout": [(InvalidTTL, STALE_TTL[1], "soft_timeout=.*: give a number of seconds")],
+    "hard_timeout": [(InvalidTTL, TTL[1], "hard_timeout=.*: give a number of seconds above 0")],
+    "retry_after": [(InvalidTTL, STALE_TTL[1], "retry_after=.*: give a number of seconds")],
+    "skip_none": [(TypeError, [0, 1, "yes", "", []], "skip_none=.*: give True or False")],
+    "single_flight": [(TypeError, [0, 1, "yes", "", []], "single_flight=.*: give True or False")],
+    "lease": [
+        (InvalidTTL, TTL[1], "lease=.*: give a number of seconds above 0"),
+        (ValueError, [NEVER], "lease=.*: give a number of seconds above 0 that ends"),
+    ],
+}
 ARGUMENTS: dict[str, dict[str, list[Row]]] = {
     "QuickCache": {
         "config": [
@@ -366,9 +443,15 @@ ARGUMENTS: dict[str, dict[str, list[Row]]] = {
         ]
     },
     "get": {"key": [KEY], "default": [*ANYTHING]},
-    "set": {"key": [KEY], "value": [VALUE], "ttl_sec": [TTL]},
+    "set": {"key": [KEY], "value": [VALUE], "ttl_sec": [TTL], **LIVES},
     "add": {"key": [KEY], "value": [VALUE], "ttl_sec": [TTL], "exist_ok": [*ANYTHING]},
     "update": {"key": [KEY], "value": [VALUE], "ttl_sec": [TTL]},
+    **{name: {"key": [KEY], "loader": [LOADER], "ttl_sec": [TTL]} for name in ("get_or_set", "refresh")},
+    "namespace": {
+        "name": [
+            (ValueError, ["", 5, None, b"users", "a\nb", "\x1f"], "namespace .*: give a name of printable")
+        ]
+    },
     "delete": {"key": [KEY], "missing_ok": [*ANYTHING]},
     "pop": {"key": [KEY], "default": [*ANYTHING]},
     "touch": {"key": [KEY], "ttl_sec": [TTL], "missing_ok": [*ANYTHING]},
@@ -390,11 +473,13 @@ ARGUMENTS: dict[str, dict[str, list[Row]]] = {
             (SerializationError, [{"a": 1, "k": lambda: None}], "'k'.*pickled"),
         ],
         "ttl_sec": [TTL],
+        **LIVES,
     },
     "delete_many": {"keys": [KEYS, KEYS_IN_LIST]},
     "keys": {"prefix": [(TypeError, [None, 5, b"user:", ["a"], ("a",)], "prefix=.*: give a string")]},
     "resize": {
-        "max_size": [(ConfigError, [0, -1, 1.5, True, "5", None, HUGE, NAN], "max_size=.*: give an integer")]
+        "max_size": [(ConfigError, [0, -1, 1.5, True, "5", HUGE, NAN], "max_size=.*: give an integer")],
+        "max_bytes": [(ConfigError, [0, 5, "1MB", True, "much"], "max_bytes=.*: this cache weighs nothing")],
     },
     "save_to_disk": {"filepath": [(TypeError, PATHS, "filepath=.*: give a path")], "use_timestamp": [FLAG]},
     "load_from_disk": {"filepath": [(TypeError, PATHS, "filepath=.*: give a path")]},
@@ -415,10 +500,14 @@ ARGUMENTS: dict[str, dict[str, list[Row]]] = {
             (TypeError, [None, 5, "lru", ["max_size"], [("max_size", 5)]], "settings=.*: give a mapping"),
             (ConfigError, [{"max_sise": 5}], "max_sise=.*: unknown option; did you mean 'max_size'"),
             (ConfigError, [{"MAX_SIZE": 5}], "MAX_SIZE=.*: unknown option; did you mean 'max_size'"),
-            (ConfigError, [{"zzz": 5}, {5: 5}, {None: 5}], "unknown option; there are .*cleanup_interval"),
+            (ConfigError, [{"zzz": 5}, {5: 5}], "unknown option; there are .*cleanup_interval"),
         ]
     },
 }
+
+
+ELSEWHERE = {"apply", "cached", "keep_fresh", "prefetcher", "warm", "with_source"}
+"""Hands its arguments on; bad ones are in the tests of the module that takes them."""
 
 
 @pytest.fixture
@@ -451,9 +540,8 @@ def test_every_argument_has_a_row(cache: QuickCache, tmp_path: Path, saved: Path
     }
     public["QuickCache"] = arguments(QuickCache)
     public["from_mapping"] = arguments(QuickCacheConfig.from_mapping)
-    assert {name: names for name, names in public.items() if names} == {
-        name: set(rows) for name, rows in ARGUMENTS.items()
-    }
+    walked = {name: names for name, names in public.items() if names and name not in ELSEWHERE}
+    assert walked == {name: set(rows) for name, rows in ARGUMENTS.items()}
     assert {name: set(call[1]) for name, call in good_calls(cache, tmp_path, saved).items()} == {
         name: set(rows) for name, rows in ARGUMENTS.items()
     }
@@ -499,11 +587,64 @@ def test_bad_argument(
     assert cache.get_many(["k"]) == {"k": 1}
     assert cache.ttl("k") == pytest.approx(500, abs=5)
     figures = cache.metrics()
-    assert (figures.sets, figures.misses, figures.failed_ops, figures.current_total_keys) == (1, 0, 0, 1)
+    # What `get_or_set` can't do with is seen only when there is something to load.
+    looked = method == "get_or_set" and argument != "key"
+    assert (figures.sets, figures.misses, figures.failed_ops, figures.loads) == (1, int(looked), 0, 0)
+    assert figures.current_total_keys == 1
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("method", sorted(set(ARGUMENTS) - {"QuickCache", "from_mapping", "subscribe"}))
+def test_every_keyword_of_a_load_has_a_row() -> None:
+    """A new option of loads needs its bad values here."""
+    assert set(LOAD_KEYWORDS) == set(LoadArguments.__annotations__)
+
+
+@pytest.mark.parametrize("method", ["get_or_set", "refresh"])
+@pytest.mark.parametrize(
+    ("keyword", "error", "value", "words"),
+    [
+        pytest.param(keyword, error, value, words, id=f"{keyword}-{number}")
+        for keyword, rows in LOAD_KEYWORDS.items()
+        for number, (error, value, words) in enumerate(
+            (error, value, words) for error, values, words in rows for value in values
+        )
+    ],
+)
+def test_bad_keyword_of_a_load(
+    cache: QuickCache, method: str, keyword: str, error: Any, value: Any, words: str
+) -> None:
+    """The error names it, in both worlds alike; the loader isn't called, and nothing is stored."""
+
+    def loader() -> int:
+        raise AssertionError("called")
+
+    for call in (getattr(cache, method), lambda *a, **k: asyncio.run(getattr(cache, f"a{method}")(*a, **k))):
+        with pytest.raises(error, match=words):
+            call("new", loader, **{keyword: value})
+    assert list(cache) == ["k"]
+    assert cache.metrics().loads == 0
+
+
+@pytest.mark.parametrize("method", ["get_or_set", "refresh"])
+def test_unknown_keyword_of_a_load(cache: QuickCache, method: str) -> None:
+    """All that there are are listed."""
+    with pytest.raises(TypeError, match="unknown option 'tag'; there are stale_ttl, tags, "):
+        getattr(cache, method)("new", lambda: 1, tag="a")
+    with pytest.raises(TypeError, match="unknown option 'tag'; there are stale_ttl, tags, "):
+        asyncio.run(getattr(cache, f"a{method}")("new", lambda: 1, tag="a"))
+
+
+def test_bad_tags_to_invalidate(cache: QuickCache) -> None:
+    """Tags are strings, one per argument."""
+    for bad in (5, None, ["user:7"], b"user:7"):
+        tag: Any = bad
+        with pytest.raises(TypeError, match="a tag is a string"):
+            cache.invalidate_tags("user:7", tag)
+
+
+@pytest.mark.parametrize(
+    "method", sorted(set(ARGUMENTS) - {"QuickCache", "from_mapping", "subscribe", "namespace"})
+)
 def test_bad_argument_in_a_coroutine(cache: QuickCache, tmp_path: Path, saved: Path, method: str) -> None:
     """The twins for coroutines complain in the same words."""
     function, good = good_calls(cache, tmp_path, saved)[method]

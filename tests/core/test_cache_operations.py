@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import inspect
 import pickle
+import weakref
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -19,6 +21,7 @@ from quickcache_core import (
     NEVER,
     CacheMiss,
     ConfigError,
+    EventKind,
     InvalidKey,
     InvalidTTL,
     KeyAlreadyExists,
@@ -469,11 +472,19 @@ class TestTheWholeCache:
 
     def test_bad_size(self, cache: QuickCache) -> None:
         """A bad bound is refused, and the old one stays."""
-        for size in (0, -1, True, 1.5, "5", None):
+        for size in (0, -1, True, 1.5, "5"):
             bad: Any = size
             with pytest.raises(ConfigError, match="max_size"):
                 cache.resize(bad)
         assert cache.max_size == 1000
+        weighing = QuickCache(QuickCacheConfig(max_bytes="1MB"))
+        for weight in (0, -1, True, 1.5, "much", "0%"):
+            bad = weight
+            with pytest.raises(ConfigError, match="max_bytes"):
+                weighing.resize(max_bytes=bad)
+        assert weighing.limits() == (1000, 1_000_000)
+        weighing.resize(max_bytes="2MB")
+        assert weighing.limits() == (1000, 2_000_000)
 
     def test_full_cache(self, clock: ManualClock) -> None:
         """The bound holds, and the newest value is always in."""
@@ -675,14 +686,42 @@ class TestDurations:
             cache.get("k")
 
 
+def test_dropped_without_the_garbage_collector() -> None:
+    """A cache that nobody has any more is gone at once, and publishes no more."""
+
+    def used() -> QuickCache:
+        cache = QuickCache(QuickCacheConfig(isolation="auto", stale_ttl=5, version="1"))
+        cache.set("k", 1, tags=["t"])
+        cache.get_or_set("made", lambda: 1)
+        cache.namespace("users").set("k", 1)
+        cache.subscribe(print, EventKind.REMOVED)()
+        cache.stop()
+        return cache
+
+    gc.disable()
+    try:
+        cache = used()
+        watched = weakref.ref(cache)
+        del cache
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
 TWINS = (
     *("get", "set", "add", "update", "delete", "pop", "touch", "ttl", "incr", "decr"),
     *("get_many", "set_many", "delete_many", "keys", "size", "valid_size", "clear", "cleanup", "resize"),
     *("save_to_disk", "load_from_disk", "backup", "restore"),
     *("get_metrics_snapshot", "reset_metrics", "save_metrics_to_disk", "stop", "close", "publish"),
+    *("get_or_set", "refresh", "invalidate_tags", "warm"),
 )
-WITHOUT = frozenset({"subscribe", "disabled", "metrics"})
-"""These neither wait nor touch entries."""
+WITHOUT = frozenset(
+    {
+        *("subscribe", "disabled", "metrics", "namespace", "limits", "apply"),
+        *("cached", "with_source", "keep_fresh", "prefetcher"),
+    }
+)
+"""These don't wait, and what they make is for coroutines as well."""
 
 
 class TestCoroutines:
@@ -751,6 +790,17 @@ class TestCoroutines:
             assert len(cache) == 0
             with pytest.raises(KeyNotFound):
                 await cache.aget("k")
+            await cache.aset("tagged", 1, tags=["t"])
+            await cache.aset_many({"tagged 2": 1, "other": 1}, tags=["t"], stale_ttl=5)
+            await cache.ainvalidate_tags("u", "t")
+            assert list(cache) == []
+            assert await cache.aget_or_set("computed", lambda: 1, 8, tags=["t"]) == 1
+            assert await cache.aget_or_set("computed", lambda: 2) == 1
+            assert await cache.attl("computed") == pytest.approx(8)
+            assert await cache.arefresh("computed", lambda: 3, 9, tags=["t"]) == cache.get("computed") == 3
+            assert await cache.attl("computed") == pytest.approx(9)
+            await cache.ainvalidate_tags("t")
+            assert "computed" not in cache
             await cache.astop()
             await cache.aclose()
 

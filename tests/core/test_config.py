@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pwd
 import threading
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,25 @@ class HomePath:
 
 GOOD: dict[str, list[Any]] = {
     "max_size": [1, 2, 10**9, 2**62],
-    "max_bytes": [None],
+    "max_bytes": [None, 1000, "256MB", "1.5 GiB", "10%"],
+    "oversized": ["raise", "skip"],
+    "auto_resize": [False, True],
     "near_size": [0, 1, 10**9],
     "fail": ["degrade", "raise"],
     "default_ttl": [0.001, 1, 10**12, timedelta(days=1), None, NEVER],
+    "sliding": [True, False],
+    "max_age": [0.001, 1, 10**12, timedelta(days=1), None, NEVER],
+    "stale_ttl": [0.001, 1, 10**12, timedelta(days=1), None, NEVER],
+    "retry_after": [0, 0.5, 1e9],
+    "soft_timeout": [0, 0.0, 0.05, 5, timedelta(seconds=1), NEVER],
+    "hard_timeout": [0.001, 5, timedelta(seconds=1), None, NEVER],
+    "refresh_ahead": [None, 0.001, 0.8, 0.999],
+    "jitter": [0, 0.0, 0.1, 0.999],
+    "skip_none": [True, False],
+    "single_flight": [True, False],
+    "lease": [0.001, 30, 1e9],
+    "background_context": [None, nullcontext],
+    "version": ["", "5", "2026-11-24 beta", "é"],
     "cleanup_interval": [0.01, 1, 86_400.0, 1e9],
     "eviction_policy": [
         *("s3fifo", "lru", "lfu", "fifo", "sieve", "LRU", " lru "),
@@ -89,7 +105,22 @@ DEFAULTS = {
     "max_bytes": None,
     "near_size": 10_000,
     "fail": "degrade",
+    "oversized": "raise",
+    "auto_resize": False,
     "default_ttl": 500,
+    "sliding": False,
+    "max_age": None,
+    "stale_ttl": None,
+    "retry_after": 5.0,
+    "soft_timeout": 0.0,
+    "hard_timeout": None,
+    "refresh_ahead": None,
+    "jitter": 0.0,
+    "skip_none": False,
+    "single_flight": True,
+    "lease": 30.0,
+    "background_context": None,
+    "version": "",
     "cleanup_interval": 10.0,
     "eviction_policy": "s3fifo",
     "serializer": "json",

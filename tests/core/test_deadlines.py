@@ -42,7 +42,7 @@ class Wheel:
         entry = Entry(f"k{self.count}", None, self.now + ttl)
         self.count += 1
         self.live[entry.key] = entry
-        self.deadlines.add(entry, self.now)
+        self.deadlines.add(entry, entry.deadline, self.now)
         return entry
 
     def discard(self, entry: Entry) -> None:
@@ -56,7 +56,7 @@ class Wheel:
     def move(self, entry: Entry, ttl: float) -> None:
         self.deadlines.discard(entry)
         entry.deadline = self.now + ttl
-        self.deadlines.add(entry, self.now)
+        self.deadlines.add(entry, entry.deadline, self.now)
 
     def turn(self) -> list[Entry]:
         if self.deadlines._ticks:

@@ -349,5 +349,6 @@ def test_the_record() -> None:
         "replaced",
         "expired",
         "evicted",
+        "invalidated",
         "cleared",
     }

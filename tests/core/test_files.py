@@ -593,8 +593,8 @@ class TestFailures:
     def test_newer_format(self, cache: QuickCache) -> None:
         """A file of a later version of the format: what to do is to upgrade."""
         path = cache.save_to_disk()
-        path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
-        self.check_load(cache, path, "version 2.*upgrade")
+        path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":3'))
+        self.check_load(cache, path, "version 3.*upgrade")
 
     def test_file_of_pyquickcache(self, cache: QuickCache, tmp_path: Path) -> None:
         """A file of PyQuickCache 0.1.0 isn't ours: its TTLs and its safety are unknown."""

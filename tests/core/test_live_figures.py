@@ -84,6 +84,10 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def down() -> None:
+    raise OSError("down")
+
+
 # What is shown
 
 
@@ -98,18 +102,25 @@ def test_what_a_process_shows() -> None:
     cache.get("d")
     cache.delete("d")
     cache.delete("d", missing_ok=True)
+    cache.get_or_set("e", lambda: 4)
+    with pytest.raises(OSError, match="down"):
+        cache.get_or_set("f", down)
     cache.publish()
     [worker] = read().workers
     assert worker.figures._asdict() == {
         "hits": 1,
-        "misses": 1,
-        "sets": 4,
+        "misses": 3,
+        "sets": 5,
         "failed_ops": 1,
         "evictions": 1,
         "expirations": 1,
         "deletions": 1,
         "store_errors": 0,
-        "entries": 1,
+        "loads": 2,
+        "load_failures": 1,
+        "load_waits": 0,
+        "stale_hits": 0,
+        "entries": 2,
         "max_entries": 2,
         "bytes": None,
     }
@@ -234,6 +245,9 @@ def test_caches_of_one_store_are_one_worker() -> None:
     assert [worker.figures.sets for worker in read().workers] == [2]
     [worker] = board_at(figures_path("elsewhere")).read().workers
     assert worker.figures.sets == 2
+    for cache in (first, elsewhere):
+        # The store lives as long as this process, and would be published among the figures of later tests.
+        publisher_of(cache).mute()
 
 
 def test_two_stores_under_one_name() -> None:
@@ -249,6 +263,8 @@ def test_dropped_cache() -> None:
     """A store that nobody has any more counts as ended; its entries aren't kept."""
     cache = make()
     cache.set("k", 1, NEVER)
+    with pytest.raises(OSError, match="down"):
+        cache.get_or_set("f", down)
     cache.publish()
     cache.stop()
     del cache
@@ -256,10 +272,11 @@ def test_dropped_cache() -> None:
     reading = read()
     assert reading.workers == ()
     assert (reading.ended.sets, reading.ended_workers) == (1, 1)
+    assert (reading.ended.loads, reading.ended.load_failures, reading.ended.stale_hits) == (1, 1, 0)
     again = make()
     again.set("k", 1)
     again.publish()
-    assert totals(read()) == [0, 0, 2]
+    assert totals(read()) == [0, 1, 2]
 
 
 def test_threads_that_end_their_requests_together() -> None:

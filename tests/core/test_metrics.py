@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from quickcache_core import (
     InvalidKey,
     InvalidTTL,
     KeyAlreadyExists,
+    KeyNotFound,
     MetricsSnapshot,
     QuickCache,
     QuickCacheConfig,
@@ -30,11 +34,12 @@ from quickcache_core.testing import ManualClock
 NAMES = {
     *("hits", "misses", "gets", "sets", "failed_ops", "evictions", "expired_removals", "manual_deletions"),
     *("store_errors", "current_valid_keys", "peak_valid_keys", "current_total_keys", "peak_total_keys"),
+    *("loads", "load_failures", "load_waits", "stale_hits"),
     *("hit_ratio", "miss_ratio", "get_set_ratio", "eviction_rate", "expired_bloat", "waste_percentage"),
 }
 COUNTS = (
     *("hits", "misses", "gets", "sets", "failed_ops", "evictions", "expired_removals", "manual_deletions"),
-    "store_errors",
+    *("store_errors", "loads", "load_failures", "load_waits", "stale_hits"),
 )
 
 
@@ -68,6 +73,10 @@ def cache(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) ->
 def fails(operation: Callable[..., Any], *arguments: Any) -> None:
     with pytest.raises((CacheMiss, KeyAlreadyExists, InvalidKey, InvalidTTL, CacheLoadError)):
         operation(*arguments)
+
+
+def down() -> Any:
+    raise KeyNotFound("in the source")
 
 
 COUNTED: dict[str, tuple[Callable[[QuickCache], Any], dict[str, int]]] = {
@@ -135,6 +144,23 @@ COUNTED: dict[str, tuple[Callable[[QuickCache], Any], dict[str, int]]] = {
     "save": (lambda c: c.save_to_disk(), {}),
     "load": (lambda c: (c.save_to_disk(), c.load_from_disk()), {}),
     "load, nothing there": (lambda c: fails(c.load_from_disk, "/x/y"), {}),
+    "get_or_set, hit": (lambda c: c.get_or_set("k", lambda: 2), {"hits": 1}),
+    "get_or_set, miss": (lambda c: c.get_or_set("n", lambda: 2), {"misses": 1, "loads": 1, "sets": 1}),
+    "get_or_set, expired": (
+        lambda c: c.get_or_set("old", lambda: 2),
+        {"misses": 1, "loads": 1, "sets": 1, "expired_removals": 1},
+    ),
+    "get_or_set, failing": (
+        lambda c: fails(c.get_or_set, "n", down),
+        {"misses": 1, "loads": 1, "load_failures": 1},
+    ),
+    "get_or_set, not stored": (
+        lambda c: c.get_or_set("n", lambda context: context.dont_store()),
+        {"misses": 1, "loads": 1},
+    ),
+    "refresh": (lambda c: c.refresh("k", lambda: 2), {"loads": 1, "sets": 1}),
+    "refresh, failing": (lambda c: fails(c.refresh, "k", down), {"loads": 1, "load_failures": 1}),
+    "invalidate_tags": (lambda c: c.invalidate_tags("t"), {}),
     "figures": (lambda c: (c.metrics(), c.get_metrics_snapshot(), c.save_metrics_to_disk()), {}),
 }
 
@@ -162,6 +188,61 @@ def test_value_that_cannot_be_kept(clock: ManualClock) -> None:
     with pytest.raises(SerializationError):
         cache.set("k", lambda: None)
     assert cache.metrics() == MetricsSnapshot()
+
+
+def stale_one(clock: ManualClock) -> QuickCache:
+    """Has "k" = 1 past its TTL, which may still be served; the counters at 0."""
+    cache = QuickCache(QuickCacheConfig(clock=clock, default_ttl=10, stale_ttl=60))
+    cache.set("k", 1)
+    clock.advance(11)
+    cache.reset_metrics()
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("loader", "soft_timeout", "expected"),
+    [
+        (down, 0, {"hits": 1, "stale_hits": 1, "loads": 1, "load_failures": 1}),
+        (down, 30, {"misses": 1, "stale_hits": 1, "loads": 1, "load_failures": 1}),
+        (lambda: 2, 0, {"hits": 1, "stale_hits": 1, "loads": 1, "sets": 1}),
+        (lambda: 2, 30, {"misses": 1, "loads": 1, "sets": 1}),
+    ],
+)
+def test_stale_value(clock: ManualClock, loader: Any, soft_timeout: float, expected: dict[str, int]) -> None:
+    """Served at once it is a hit, after waiting in vain a miss; a stale hit either way."""
+    cache = stale_one(clock)
+    cache.get_or_set("k", loader, soft_timeout=soft_timeout)
+    end = time.monotonic() + 30.0
+    names = ("hits", "misses", "stale_hits", "loads", "load_failures", "sets")
+    wanted = {**dict.fromkeys(names, 0), **expected}
+    # The load may still be under way.
+    while (seen := {name: getattr(cache.metrics(), name) for name in names}) != wanted:
+        assert time.monotonic() < end, seen
+        time.sleep(0.01)
+
+
+def test_stale_value_that_is_not_asked_for(clock: ManualClock) -> None:
+    """For `get` it has expired."""
+    cache = stale_one(clock)
+    assert cache.get("k", None) is None
+    figures = cache.metrics()
+    assert (figures.hits, figures.misses, figures.stale_hits) == (0, 1, 0)
+
+
+def test_waiting_for_the_load_of_another(clock: ManualClock) -> None:
+    """Each who waits counts; there is one load."""
+    cache = QuickCache(QuickCacheConfig(clock=clock))
+    go = threading.Event()
+    with ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(cache.get_or_set, "k", lambda: go.wait(30.0)) for _ in range(5)]
+        end = time.monotonic() + 30.0
+        while cache.metrics().load_waits < 4:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        go.set()
+        assert all(one.result(30.0) for one in asked)
+    figures = cache.metrics()
+    assert (figures.loads, figures.load_waits, figures.misses, figures.sets) == (1, 4, 5, 1)
 
 
 class TestSizes:

@@ -92,6 +92,23 @@ def test_one_worker_needs_no_total(cache: QuickCache) -> None:
     assert "total" not in stats_table(stats_report([("a", "", cache)]))
 
 
+def test_loads_in_a_table(cache: QuickCache) -> None:
+    """Columns on loads are shown where there is something to show."""
+    cache.get_or_set("k", lambda: 1)
+    report = stats_report([("a", "", cache)])
+    columns, _, row = stats_table(report).splitlines()[1:4]
+    assert (columns.split()[-2:], row.split()[-2:]) == (["errors", "loads"], ["0", "1"])
+    [alias] = report["aliases"]
+    alias["workers"] = [
+        worker(11, 1.0, loads=7, load_failures=2),
+        worker(12, 1.0, loads=1, load_waits=3, stale_hits=4),
+    ]
+    alias["totals"] = add_up(alias["workers"])
+    columns, _, *rows = stats_table(report).splitlines()[1:6]
+    assert columns.split()[-4:] == ["loads", "failed", "waits", "stale"]
+    assert [row.split()[-4:] for row in rows] == [list("7200"), list("1034"), list("8234")]
+
+
 def test_what_the_cache_did(cache: QuickCache) -> None:
     """The row of this process comes from the cache's metrics."""
     cache.set("k", 1)

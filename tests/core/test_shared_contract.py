@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,18 +13,19 @@ from quickcache_core.entry import FOREVER
 from quickcache_core.serializer import BaseSerializer, PickleSerializer
 from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.serializer.signing import Signer
-from quickcache_core.store.base import Store
+from quickcache_core.store.base import ASK, Store
 from quickcache_core.store.shared.connection import Connection
 from quickcache_core.store.shared.store import SharedStore
 from quickcache_core.store.shared.table import SharedTable
 from quickcache_core.store.shared.values import Codec
 from quickcache_core.testing import ManualClock, StoreContract
+from quickcache_core.testing.lives import HARMLESS, LIVES, STALE, LifeContract
 from quickcache_core.testing.stores import WIDE
 
 SIGNER = Signer("a secret of the tests, long enough", purpose="tests")
 
 
-class SharedContract(StoreContract):
+class SharedContract(StoreContract, LifeContract):
     isolation = "auto"
     serializer: BaseSerializer = PickleSerializer()
     near_size = 1000
@@ -36,9 +38,11 @@ class SharedContract(StoreContract):
         yield
         for store in self._made:
             store._connection.close()
+            # Each takes the room for its map on the disk.
+            shutil.rmtree(store._connection.path)
 
     def make_store(self, clock: ManualClock) -> Store:
-        connection = Connection(next(self._paths), 16_000_000, 1.0, writemap=self.writemap)
+        connection = Connection(next(self._paths), 8_000_000, 1.0, writemap=self.writemap)
         connection.open()
         codec = Codec(self.serializer, self.isolation, (), lambda: SIGNER, False)
         store = SharedStore(SharedTable(connection, clock), codec, clock, self.near_size)
@@ -55,6 +59,17 @@ class SharedContract(StoreContract):
         with pytest.raises(RuntimeError):
             store.put("a", Frozen(fail, b""), FOREVER, WIDE)
         assert "a" not in store
+
+    def test_what_does_not_overtake_a_load(self) -> None:
+        """As the contract has it, but for a new deadline: others have to hear of it, as of a new value."""
+        for name, change in HARMLESS.items():
+            store, _ = self.make()
+            store.put("a", 0, FOREVER, WIDE)
+            store.put("b", 0, FOREVER, WIDE)
+            token = store.begin_load("a")
+            change(store)
+            assert store.is_overtaken("a", token) is (name == "touch"), name
+            assert store.put_with("a", 1, STALE, WIDE, token) is (name != "touch"), name
 
 
 class TestSharedStore(SharedContract):
@@ -75,6 +90,15 @@ class TestSharedStoreThatShares(SharedContract):
         assert store.get("a") is store.get("a")
         store.get("a").append(2)
         assert store.pop("a") == ("live", [1]) or store.get("a", None) is None
+
+    def test_values_of_each_kind_are_thawed(self) -> None:
+        """The same for entries with more than a TTL."""
+        for life in LIVES.values():
+            store, _ = self.make()
+            store.put_with("a", Frozen(list.copy, [1]), life, WIDE)
+            assert store.get("a") is store.get("a", ASK)
+            store.get("a").append(2)
+            assert store.get("a") == [1, 2]
 
 
 class TestSharedStoreWithoutNearStore(SharedContract):

@@ -27,11 +27,16 @@ from quickcache_core import (
     StoreUnavailable,
     ValueTooLarge,
 )
+from quickcache_core.entry import FOREVER
 from quickcache_core.events import EventKind, RemovalCause
 from quickcache_core.serializer import BaseSerializer
+from quickcache_core.serializer.isolation import thaw
+from quickcache_core.store.base import ASK, Presence
+from quickcache_core.store.life import Life
 from quickcache_core.store.shared.opening import shared_stores
 from quickcache_core.store.shared.store import SharedStore
 from quickcache_core.testing import ManualClock
+from quickcache_core.testing.stores import WIDE
 
 SECRET = "a secret of some length"
 Make = Callable[..., QuickCache]
@@ -439,6 +444,219 @@ class TestExpiry:
         assert cache.cleanup() == 1
 
 
+class TestLives:
+    """Two caches with a near store each, which know of each other what two processes would."""
+
+    @pytest.fixture
+    def two(self, make: Make) -> tuple[SharedStore, SharedStore, ManualClock]:
+        clock = ManualClock()
+        return store_of(make(clock=clock)), store_of(make(clock=clock, near_size=500)), clock
+
+    def test_sliding_by_reads_of_one(self, two: tuple[SharedStore, SharedStore, ManualClock]) -> None:
+        """Reads from what is near reach the files often enough that nobody else finds it expired."""
+        reader, other, clock = two
+        reader.put_with("k", [1], Life(100.0, sliding=True), WIDE)
+        for _ in range(50):
+            for _ in range(30):
+                clock.advance(1.0)
+                assert reader.get("k") == [1]
+            assert other.sweep() == 0
+            presence, remaining = other.remaining("k")
+            assert presence is Presence.LIVE
+            assert 95.0 <= remaining <= 100.0
+
+    def test_sliding_takes_few_writes(self, two: tuple[SharedStore, SharedStore, ManualClock]) -> None:
+        """One in 5 % of the TTL, however often it is read; and it is nobody's news."""
+        reader, other, clock = two
+        reader.put_with("k", 1, Life(100.0, sliding=True), WIDE)
+        before = label(reader)
+        for _ in range(1000):
+            clock.advance(0.1)
+            assert reader.get("k") == 1
+        assert 15 <= label(reader) - before <= 20
+        token = reader.begin_load("k")
+        clock.advance(50.0)
+        assert other.get("k") == 1
+        assert reader.put_with("k", 2, Life(100.0), WIDE, token) is True
+
+    def test_sliding_known_to_others(self, two: tuple[SharedStore, SharedStore, ManualClock]) -> None:
+        """Who has it near with an older end looks into the files before it says that it expired."""
+        reader, other, clock = two
+        reader.put_with("k", 1, Life(10.0, sliding=True), WIDE)
+        assert other.get("k") == 1
+        clock.advance(9.0)
+        assert reader.get("k") == 1
+        clock.advance(5.0)
+        assert other.get_many(["k"]) == {"k": 1}
+        clock.advance(9.0)
+        assert reader.get("k") == 1
+        clock.advance(10.0)
+        for store in (reader, other):
+            assert store.get("k", None) is None
+
+    def test_sliding_entry_that_was_replaced(self, two: tuple[SharedStore, SharedStore, ManualClock]) -> None:
+        """A read of the old one doesn't prolong the new one."""
+        reader, other, clock = two
+        reader.put_with("k", 1, Life(10.0, sliding=True), WIDE)
+        entry = reader._near.young["k"]
+        clock.advance(5.0)
+        other.put_with("k", 2, Life(10.0, sliding=True), WIDE)
+        clock.advance(5.0)
+        reader._reading._slide("k", entry, clock.monotonic())
+        clock.advance(5.0)
+        assert reader.get("k", None) is None
+
+    def test_sliding_while_another_writes(self, two: tuple[SharedStore, SharedStore, ManualClock]) -> None:
+        """Reads don't fail and don't wait for long; the next one writes down what this one couldn't."""
+        reader, other, clock = two
+        reader.put_with("k", 1, Life(100.0, sliding=True), WIDE)
+        guard = reader._connection.guard
+        for passed in (20.0, 70.0):
+            clock.advance(passed)
+            before = other.remaining("k")
+            held, done = threading.Event(), threading.Event()
+
+            def write(held: threading.Event = held, done: threading.Event = done) -> None:
+                guard.acquire()
+                held.set()
+                done.wait()
+                guard.release()
+
+            thread = threading.Thread(target=write)
+            thread.start()
+            held.wait()
+            assert reader.get("k") == 1
+            assert other.remaining("k") == before
+            done.set()
+            thread.join()
+            clock.advance(1.0)
+            assert reader.get("k") == 1
+            assert other.remaining("k") == (Presence.LIVE, 100.0)
+        assert reader.counters.store_errors == 0
+
+    def test_put_off_by_another(self, two: tuple[SharedStore, SharedStore, ManualClock]) -> None:
+        """It holds for those who have the entry near."""
+        one, other, clock = two
+        one.put_with("k", 1, Life(10.0, stale_ttl=90.0, refresh_after=5.0), WIDE)
+        assert other.get("k") == 1
+        clock.advance(5.0)
+        assert one.get("k", ASK).is_due
+        assert other.get("k", ASK).is_due
+        other.put_off("k", 7.0)
+        assert one.get("k", ASK) == 1
+        clock.advance(6.0)
+        for store in (one, other):
+            found = store.get("k", ASK)
+            assert (found.is_fresh, found.is_due) == (False, False)
+        clock.advance(1.0)
+        for store in (one, other):
+            assert store.get("k", ASK).is_due
+
+    def test_due_entries_push_out_nobody(self, make: Make) -> None:
+        """What is looked up in the files with each read weighs no more for it."""
+        clock = ManualClock()
+        store = store_of(make(clock=clock, max_bytes="64MB"))
+        store.put_with("big", b"x" * 1_000_000, Life(1.0, stale_ttl=90.0), WIDE)
+        store.put("k", 1, FOREVER, WIDE)
+        clock.advance(1.0)
+        for _ in range(100):
+            assert store.get("big", ASK).is_due
+        assert "k" in store._near.young
+
+    def test_tags_of_what_is_near(self, two: tuple[SharedStore, SharedStore, ManualClock]) -> None:
+        """A hit on an unchanged entry reads nothing from the files."""
+        one, other, _ = two
+        one.put_with("k", [1], Life(FOREVER, tags=(7, 8)), WIDE)
+        assert other.get("k") == [1]
+        reads: list[object] = []
+        read = other._reading._read
+        other._reading._read = lambda *args: reads.append(args) or read(*args)  # type: ignore[func-returns-value]
+        for _ in range(3):
+            assert other.get("k") == [1]
+            assert other.get_many(["k"]) == {"k": [1]}
+        assert reads == []
+        one.invalidate_tags([8])
+        assert other.get("k", None) is None
+
+    def test_long_keys_and_etags(self, two: tuple[SharedStore, SharedStore, ManualClock]) -> None:
+        """Keys that LMDB doesn't take, tags, and an ETag, empty or with any characters."""
+        one, other, clock = two
+        for etag in ("", 'W/"ü☃"', None, "\ud800"):
+            for value in ([1], 5, "text"):
+                for key in ("k" * 3000, ""):
+                    one.put_with(key, value, Life(5.0, 5.0, tags=(0, 262_143), etag=etag), WIDE)
+                    clock.advance(5.0)
+                    found = other.get(key, ASK)
+                    assert (thaw(found.stored), found.etag) == (value, etag)
+                    assert [record.key for record in one.records()] == [key]
+                    one.clear()
+
+    def test_labels_of_other_files(self, make: Make, tmp_path: Path) -> None:
+        """A load that began before somebody removed the files is not stored in the new ones."""
+        store = store_of(make())
+        for number in range(20):
+            store.put("k", number, FOREVER, WIDE)
+        token = store.begin_load("k")
+        shutil.rmtree(tmp_path / "shared")
+        store._connection.look()
+        assert store.is_overtaken("k", token)
+        assert store.put_with("k", "old", Life(5.0), WIDE, token) is False
+        assert store.put_with("k", "new", Life(5.0), WIDE, store.begin_load("k")) is True
+
+    def test_leases_of_closed_files(self, make: Make, tmp_path: Path) -> None:
+        """Nobody waits for a lease that was lost with its file, and to give it back does no harm."""
+        store = store_of(make())
+        release = store.try_lease("k")
+        assert release is not None
+        assert store.try_lease("k") is None
+        for end in (lambda: shutil.rmtree(tmp_path / "shared"), store._connection.close):
+            end()
+            if store._connection.is_open:
+                store._connection.look()
+            fresh = store.try_lease("k")
+            assert fresh is not None
+            release()
+            release()
+            assert store.try_lease("k") is None
+            release = fresh
+        release()
+        assert store.try_lease("k") is not None
+
+    def test_files_away(self, make: Make, tmp_path: Path) -> None:
+        """Loads go on, nothing of them is stored, and invalidations of tags are made up for."""
+        store = store_of(make())
+        store.put_with("k", 1, Life(FOREVER, tags=(7,)), WIDE)
+        store.next_generation("users")
+        before = store.begin_load("k")
+        directory, aside = tmp_path / "shared", tmp_path / "aside"
+        directory.rename(aside)
+        directory.write_text("in the way")
+        store._connection._next_look = 0.0
+        token = store.begin_load("k")
+        assert token is not None
+        lease = store.try_lease("k")
+        assert lease is not None
+        lease()
+        assert store.put_with("k", 2, Life(5.0), WIDE, token) is False
+        assert store.get("k", ASK) is ASK
+        assert store.look("k") is None
+        store.put_off("k", 5.0)
+        store.invalidate_tags([7])
+        assert store.generation("users") == 1
+        directory.unlink()
+        aside.rename(directory)
+        store._connection._retry_at = 0.0
+        for old in (before, token):
+            assert store.put_with("k", 3, Life(5.0), WIDE, old) is False
+        assert store.get("k", ASK) is ASK
+        assert store.generation("users") == 1
+
+
+def label(store: SharedStore) -> int:
+    """The number of the last transaction."""
+    return store._connection.label(8)
+
+
 class TestListeners:
     def test_what_this_process_does(self, make: Make) -> None:
         """Removals are told with key and cause, long keys in full."""
@@ -557,7 +775,7 @@ class TestTheDirectory:
         assert cache.get("k") == 2
         assert (tmp_path / "shared" / name).exists()
 
-    @pytest.mark.parametrize("name", ["open.lock", "write.lock"])
+    @pytest.mark.parametrize("name", ["open.lock", "write.lock", "lease.lock"])
     def test_a_lock_file_removed(self, make: Make, tmp_path: Path, name: str) -> None:
         """The new one is used, with the same entries."""
         cache = make()

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from quickcache_core import snapshot
+from quickcache_core import QuickCache, QuickCacheConfig, snapshot
+from quickcache_core.entry import FOREVER
 from quickcache_core.errors import CacheLoadError, CacheMetricsSaveError, CacheSaveError
 from quickcache_core.serializer import BaseSerializer, JsonSerializer, MsgpackSerializer, PickleSerializer
 from quickcache_core.serializer.compression import codec
@@ -31,6 +32,9 @@ from quickcache_core.snapshot import (
     write_metrics,
     write_snapshot,
 )
+from quickcache_core.store.base import Bounds
+from quickcache_core.store.life import ASK, Life
+from quickcache_core.testing import ManualClock
 
 JSON = JsonSerializer()
 PICKLE = PickleSerializer()
@@ -314,6 +318,108 @@ def forge(path: Path, payload: bytes, **changes: Any) -> None:
     path.write_bytes(json.dumps(header, separators=(",", ":")).encode() + b"\n" + payload)
 
 
+LIVES = [
+    Life(5.0, stale_ttl=50.0, etag="v1"),
+    Life(FOREVER, tags=(0, 5, 262_143)),
+    Life(5.0, sliding=True, max_age=100.0, refresh_after=4.0),
+    Life(FOREVER, refresh_after=0.5, etag='"ü"'),
+]
+
+
+class TestLives:
+    """Entries that have more than a TTL."""
+
+    @pytest.mark.parametrize(
+        "serializer", [JSON, PICKLE, MsgpackSerializer()], ids=lambda one: type(one).__name__
+    )
+    def test_round_trip(self, path: Path, serializer: BaseSerializer) -> None:
+        """They come back with their lives, among others that have none."""
+        records = [(f"k{n}", n, NOW + 5.0 if life.ttl == 5.0 else None, life) for n, life in enumerate(LIVES)]
+        options: dict[str, Any] = {"serializer": serializer, "allow_unsigned_pickle": True}
+        save(path, [*RECORDS, *records], **options)
+        assert load(path, **options) == [*RECORDS, *records]
+
+    def test_stale_ones(self, path: Path) -> None:
+        """Kept until their time as stale ones is over, and no longer."""
+        life = Life(5.0, stale_ttl=50.0)
+        save(path, [("k", 1, NOW - 10.0, life)])
+        assert load(path) == [("k", 1, NOW - 10.0, life)]
+        assert len(load(path, wall_now=NOW + 39.0)) == 1
+        assert load(path, wall_now=NOW + 40.0) == []
+
+    def test_time_goes_on(self, path: Path) -> None:
+        """The longest life and the time to a refresh are counted from when the file was written."""
+        save(path, [("k", 1, NOW + 90.0, Life(90.0, sliding=True, max_age=100.0, refresh_after=40.0))])
+        [(_, _, end, life)] = load(path, wall_now=NOW + 30.0)
+        assert end == NOW + 90.0
+        assert (life.max_age, life.refresh_after) == (70.0, 10.0)
+        [(_, _, _, life)] = load(path, wall_now=NOW + 60.0)
+        assert life.max_age == 40.0
+        assert 0.0 < life.refresh_after < 0.001
+
+    def test_a_clock_that_was_ahead(self, path: Path) -> None:
+        """Nobody lives longer for it."""
+        life = Life(5.0, stale_ttl=50.0)
+        save(path, [("k", 1, NOW + 5.0, life)])
+        [(_, _, end, _)] = load(path, wall_now=NOW - 500.0)
+        assert end == NOW - 500.0 + 5.0
+
+    def test_files_without_any_are_of_version_1(self, path: Path) -> None:
+        """Older releases go on reading what they can."""
+        save(path)
+        assert b'"version":1,' in path.read_bytes()
+        save(path, [("k", 1, None, Life(FOREVER, tags=(5,)))])
+        assert b'"version":2,' in path.read_bytes()
+
+    @pytest.mark.parametrize(
+        "life",
+        [
+            None,
+            [],
+            "life",
+            [5.0, 0.0, None, None, False, []],
+            [5.0, 0.0, None, None, False, [], None, None],
+            [-5.0, 0.0, None, None, False, [], None],
+            [5, 0.0, None, None, False, [], None],
+            ["5", 0.0, None, None, False, [], None],
+            [5.0, 0.0, None, None, 0, [], None],
+            [5.0, 0.0, None, None, False, None, None],
+            [5.0, 0.0, None, None, False, [262_144], None],
+            [5.0, 0.0, None, None, False, [-1], None],
+            [5.0, 0.0, None, None, False, [1.0], None],
+            [5.0, 0.0, None, None, False, [], 5],
+        ],
+    )
+    def test_lives_that_are_none(self, path: Path, life: object) -> None:
+        """A file that nobody wrote is refused as a whole."""
+        forge(path, json.dumps([["k", 1, None, life]]).encode(), version=2)
+        with pytest.raises(CacheLoadError):
+            load(path)
+
+    def test_through_caches(self, tmp_path: Path) -> None:
+        """A cache gives another, by way of a file, entries that live as they did."""
+        clocks = ManualClock(), ManualClock(monotonic=5.0)
+        first, second = (QuickCache(QuickCacheConfig(clock=clock, storage_dir=tmp_path)) for clock in clocks)
+        bounds = Bounds(100)
+        for n, life in enumerate(LIVES):
+            first._real_store.put_with(f"k{n}", n, life, bounds)
+        clocks[0].advance(7.0)
+        clocks[1].advance(7.0)
+        first.save_to_disk("lives")
+        second.load_from_disk("lives")
+        stale = second._real_store.get("k0", ASK)
+        assert (stale.stored, stale.is_fresh, stale.etag) == (0, False, "v1")
+        assert second.get("k1") == 1
+        second._real_store.invalidate_tags([5])
+        assert second.get("k1", None) is None
+        assert second.get("k2", None) is None
+        assert second.ttl("k3") is None
+        clocks[1].advance(1.0)
+        assert second._real_store.look("k3").is_due  # type: ignore[union-attr]
+        clocks[1].advance(47.0)
+        assert second._real_store.get("k0", ASK) is ASK
+
+
 class TestForeignFiles:
     def test_forge_works(self, path: Path) -> None:
         """The forgery of these tests is good apart from what each test changes."""
@@ -362,8 +468,8 @@ class TestForeignFiles:
 
     def test_newer_format(self, path: Path) -> None:
         """A file of a later version says so, whatever else its header has."""
-        path.write_bytes(b'{"format": "quickcache-snapshot", "version": 2, "news": []}\nfuture')
-        with pytest.raises(CacheLoadError, match=r"version 2.*upgrade"):
+        path.write_bytes(b'{"format": "quickcache-snapshot", "version": 3, "news": []}\nfuture')
+        with pytest.raises(CacheLoadError, match=r"version 3.*upgrade"):
             load(path)
 
     @pytest.mark.parametrize("version", [0, -1, "1", None, 1.0, [2]])

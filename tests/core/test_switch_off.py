@@ -15,6 +15,8 @@ from quickcache_core import (
     QuickCache,
     QuickCacheConfig,
 )
+from quickcache_core.store.base import Bounds, Presence
+from quickcache_core.store.life import ASK, Life
 from quickcache_core.testing import ManualClock
 
 
@@ -29,6 +31,43 @@ def cache(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) ->
     cache = QuickCache(config)
     cache.set("k", 1)
     return cache
+
+
+def test_lives_while_it_is_off(cache: QuickCache, clock: ManualClock) -> None:
+    """Nothing is stored, stale or fresh; what ends entries does so in the store behind, too."""
+    bounds = Bounds(10)
+    behind = cache._real_store
+    life = Life(5.0, 50.0, tags=(3,))
+    behind.put_with("stale", 1, life, bounds)
+    behind.put_with("other", 1, life, bounds)
+    behind.put_with("replaced", 1, life, bounds)
+    clock.advance(6.0)
+    with cache.disabled():
+        store = cache._store
+        assert store is not behind
+        assert store.get("stale", ASK) is ASK
+        assert store.look("stale") is None
+        token = store.begin_load("stale")
+        assert token is not None
+        assert store.is_overtaken("stale", token) is False
+        release = store.try_lease("stale")
+        assert release is not None
+        release()
+        store.put_off("stale", 5.0)
+        store.count(hit=True)
+        assert store.put_with("stale", 2, life, bounds, token) is False
+        assert store.put_with("new", 2, life, bounds) is False
+        assert store.add("replaced", 2, 5.0, bounds, life) is True
+        assert store.replace("replaced", 2, 5.0, life) is Presence.ABSENT
+        assert store.next_generation("n") == 1
+        assert store.generation("n") == 1
+        assert store.identity("k") == "k"
+        assert behind.look("other") is not None
+        store.invalidate_tags([3])
+    assert behind.generation("n") == 1
+    for key in ("stale", "new", "other", "replaced"):
+        assert behind.look(key) is None
+    assert cache.get("k") == 1
 
 
 def raises_not_found(operation: Callable[..., Any], *arguments: Any) -> bool:

@@ -31,10 +31,13 @@ from quickcache_core import (
     QuickCacheConfig,
     QuickCacheError,
     RemovalCause,
+    cached,
     register_eviction_policy,
     register_serializer,
 )
 from quickcache_core.testing import ManualClock
+
+cache_of_functions = QuickCache()
 
 
 @register_eviction_policy("typed_policy")
@@ -174,6 +177,53 @@ async def coroutines(cache: QuickCache) -> None:
     assert_type(await cache.akeys(), list[str])
 
 
+class Shop:
+    @cached(cache_of_functions, ignore=("self",))
+    def price(self, article: str) -> float:
+        return float(len(article))
+
+
+@cached(cache_of_functions, "user:{user_id}", ttl_sec=timedelta(minutes=1), tags=("users",), stale_ttl=60)
+def user(user_id: int, *, upper: bool = False) -> str:
+    return f"USER {user_id}" if upper else f"user {user_id}"
+
+
+def is_nowhere(city: str) -> bool:
+    return not city
+
+
+@cached(lambda: cache_of_functions, unless=is_nowhere)
+async def weather(city: str) -> list[str]:
+    return [city]
+
+
+def functions() -> None:
+    assert_type(user(7, upper=True), str)
+    assert_type(user.invalidate(7), bool)
+    assert_type(user.key(user_id=7), str)
+    assert_type(user.refresh(7), str)
+    assert_type(user.uncached(7), str)
+    user.invalidate_all()
+    assert_type(Shop().price("tea"), float)
+    assert_type(Shop().price.refresh("tea"), float)
+    assert_type(Shop().price.invalidate("tea"), bool)
+    assert_type(Shop.price(Shop(), "tea"), float)
+
+
+async def coroutine_functions() -> None:
+    assert_type(await weather("Rome"), list[str])
+    assert_type(await weather.ainvalidate("Rome"), bool)
+    await weather.arefresh("Rome")
+
+
+def wrong_calls() -> None:
+    user("7")  # type: ignore[arg-type]
+    user(7, True)  # type: ignore[call-arg]
+    user.invalidate()  # type: ignore[call-arg]
+    Shop().price(5)  # type: ignore[arg-type]
+    cached(cache_of_functions, 5)  # type: ignore[arg-type]
+
+
 def mistakes(cache: QuickCache) -> None:
     cache.set(5, 1)  # type: ignore[arg-type]
     cache.set("k", 1, ttl_sec="5")  # type: ignore[arg-type]
@@ -206,6 +256,8 @@ def main() -> None:
         listeners(cache)
         errors(cache)
         asyncio.run(coroutines(cache))
+    functions()
+    asyncio.run(coroutine_functions())
     print("fine")
 
 

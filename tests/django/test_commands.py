@@ -35,6 +35,10 @@ FIGURES = [
     "deletions",
     "failed_ops",
     "store_errors",
+    "loads",
+    "load_failures",
+    "load_waits",
+    "stale_hits",
 ]
 
 
@@ -105,6 +109,10 @@ def test_stats_as_json(clock: ManualClock, location: str) -> None:
         "deletions": 1,
         "failed_ops": 0,
         "store_errors": 0,
+        "loads": 0,
+        "load_failures": 0,
+        "load_waits": 0,
+        "stale_hits": 0,
     }
     assert pages["totals"]["hit_ratio"] is None
     assert str(os.getpid()) in report["notes"][0]

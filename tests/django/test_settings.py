@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,22 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "MAX_SIZE": (77, 0),
     "DEFAULT_TTL": (77.5, -1),
     "CLEANUP_INTERVAL": (3.0, 0),
-    "MAX_BYTES": (None, "much"),
+    "SLIDING": (True, "yes"),
+    "MAX_AGE": (3600, 0),
+    "STALE_TTL": (timedelta(hours=1), -1),
+    "RETRY_AFTER": (2.5, None),
+    "SOFT_TIMEOUT": (0.2, "soon"),
+    "HARD_TIMEOUT": (5, 0),
+    "REFRESH_AHEAD": (0.8, 1),
+    "JITTER": (0.1, 1),
+    "SKIP_NONE": (True, 1),
+    "SINGLE_FLIGHT": (False, 0),
+    "LEASE": (7.5, 0),
+    "BACKGROUND_CONTEXT": (nullcontext, "contextlib.nullcontext"),
+    "VERSION": ("5.1", 5),
+    "MAX_BYTES": ("1MB", "much"),
+    "OVERSIZED": ("skip", "drop"),
+    "AUTO_RESIZE": (True, 1),
     "NEAR_SIZE": (7, -1),
     "FAIL": ("raise", "loudly"),
     "EVICTION_POLICY": ("lru", "best"),
@@ -213,6 +229,20 @@ def test_defaults(location: str) -> None:
         "auto",
         "pickle",
     )
+
+
+def test_two_versions(location: str) -> None:
+    """Django's VERSION stands beside BACKEND and is a number; that in OPTIONS is the release's."""
+    old = build(location, VERSION=3, OPTIONS={"VERSION": "1"})
+    new = build(location, VERSION=3, OPTIONS={"VERSION": "2"})
+    assert (old.version, old.engine.config.version) == (3, "1")
+    old.set("k", "old")
+    assert new.get("k") is None
+    new.set("k", "new")
+    assert (old.get("k"), new.get("k")) == ("old", "new")
+    assert (old.get("k", version=4), list(old.engine.keys())) == (None, [":3:k"])
+    with pytest.raises(SettingError, match="Django's VERSION stands beside BACKEND"):
+        build(location, OPTIONS={"VERSION": 3})
 
 
 def test_switched_off(location: str) -> None:

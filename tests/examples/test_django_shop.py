@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -180,6 +181,61 @@ def test_figures_of_each_worker(shop: GunicornProcess, visitor: Visitor) -> None
     for answer in shop.answers_of_all(WORKERS, lambda: visitor.get("/worker/")):
         gets = json.loads(answer.text)["gets"] - figures[answer.worker]["gets"]
         assert gets >= len(asked[answer.worker])
+
+
+def test_one_query_for_all_who_come_at_once(shop: GunicornProcess, visitor: Visitor) -> None:
+    """Two hundred requests for a page that nobody has made yet: one slow query, over all workers."""
+    buy_product_of_the_day(visitor)
+    # The home page has made a query of its own necessary, behind it: not to be counted here.
+    while (turnover := json.loads(visitor.get("/turnover/").text))["age"] > 2:
+        assert turnover["euros"] > 0
+    before = turnover["slow_queries"]
+    together = threading.Barrier(200)
+
+    def ask(_: int) -> Answer:
+        together.wait(60)
+        return visitor.get("/catalogue/")
+
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(ask, range(200)))
+    assert {answer.status for answer in answers} == {200}
+    assert len(by_worker(answers)) > 1
+    assert json.loads(visitor.get("/worker/").text)["slow_queries"] == before + 1
+
+
+def test_the_database_is_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pages go on being served by all workers, with the old numbers; what needs the database says so."""
+    monkeypatch.setenv("SHOP_KEPT_FOR", "1")
+    with serving("django_shop", "--workers", "2", folder=tmp_path) as shop:
+        visitor = shop.visitor()
+        home = visitor.get("/")
+        catalogue = visitor.get("/catalogue/")
+        assert (home.data("database"), home.data("stale")) == ("on", "0")
+
+        assert visitor.post("/database/", state="off").status == 302
+        assert not (tmp_path / "shop.sqlite3").exists()
+        # Until what was made before has been out of date for all of them.
+        for _ in range(200):
+            again = [visitor.get("/"), *shop.answers_of_all(2, lambda: visitor.get("/catalogue/"))]
+            assert {answer.status for answer in again} == {200}
+            if int(again[0].data("stale")) >= 10:
+                break
+        assert int(again[0].data("stale")) >= 10
+        assert again[0].data("database") == "off"
+        assert shown_stock(again[0]) == shown_stock(home)
+        for answer in again[1:]:
+            assert re.findall(r'class="n">(\d+)', answer.text) == re.findall(
+                r'class="n">(\d+)', catalogue.text
+            )
+        assert shop.visitor().get("/").status == 200
+        bought = visitor.post(f"/buy/{home.data('product')}/")
+        assert bought.headers["Location"] == "/?purchase=off"
+
+        visitor.post("/database/", state="on")
+        name = buy_product_of_the_day(visitor)
+        [(left,)] = sql(tmp_path, "SELECT stock FROM catalogue_product WHERE name = ?", name)
+        for answer in shop.answers_of_all(2, lambda: visitor.get("/")):
+            assert (answer.data("name"), answer.data("left")) == (name, str(left))
 
 
 def test_loaded_before_the_fork(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,22 @@ class Example(NamedTuple):
 SECRET = "a secret of more than sixteen bytes"
 EXAMPLES = {
     "max_size": Example(7, 0),
-    "max_bytes": Example(None, "much"),
+    "max_bytes": Example("1MB", "much"),
+    "oversized": Example("skip", "drop"),
+    "auto_resize": Example(True, 1),
+    "sliding": Example(True, "yes"),
+    "max_age": Example(3600, 0),
+    "stale_ttl": Example(timedelta(hours=1), -1),
+    "retry_after": Example(2.5, None),
+    "soft_timeout": Example(0.2, "soon"),
+    "hard_timeout": Example(5, 0),
+    "refresh_ahead": Example(0.8, 1),
+    "jitter": Example(0.1, 1),
+    "skip_none": Example(True, 1),
+    "single_flight": Example(False, 0),
+    "lease": Example(7.5, 0),
+    "background_context": Example(nullcontext, "contextlib.nullcontext"),
+    "version": Example("5.1", 5),
     "near_size": Example(7, -1),
     "fail": Example("raise", "loudly"),
     "default_ttl": Example(7.5, -1),

@@ -1,4 +1,4 @@
-"""Five protocols that look right and aren't. The oracle must find each of them out.
+"""Eight protocols that look right and aren't. The oracle must find each of them out.
 
 Each replaces how a shared table labels what it has read, and what it stamps when it commits. All keep the
 rule that an entry is valid while no stamp of its slots is above its label.
@@ -104,6 +104,35 @@ class LabelFromStamp(Right):
         return txn, max(self.stamps(table)[slot], self.stamps(table)[0])
 
 
+class NoTagStamps(Right):
+    """Nobody hears of an invalidation: it reaches what is read from the files only."""
+
+    def __init__(self, board: Board, nap: Nap, committed: Nap, subject: Any) -> None:
+        super().__init__(board, nap, committed, subject)
+        self.first_tag: int = subject.FIRST_TAG
+
+    def commit(self, table: Any, txn: Any, slots: Any) -> int:
+        return super().commit(table, txn, [slot for slot in slots if slot < self.first_tag])
+
+
+class TagsBySnapshot(Right):
+    """Right stamps, but tags are judged by when an entry was read, not by when it was written: one that was
+    invalidated before it was read lives on.
+    """
+
+    def __init__(self, board: Board, nap: Nap, committed: Nap, subject: Any) -> None:
+        super().__init__(board, nap, committed, subject)
+        subject.judge_tags_by_snapshot()
+
+
+class LoadsUnchecked(Right):
+    """What was computed before a change is stored after it."""
+
+    def __init__(self, board: Board, nap: Nap, committed: Nap, subject: Any) -> None:
+        super().__init__(board, nap, committed, subject)
+        subject.store_any_load()
+
+
 class Slow:
     """A transaction that takes its time around the commit."""
 
@@ -127,4 +156,7 @@ WRONG: dict[str, type[Right]] = {
     "bump-before": BumpBefore,
     "bump-both": BumpBoth,
     "label-from-stamp": LabelFromStamp,
+    "no-tag-stamps": NoTagStamps,
+    "tags-by-snapshot": TagsBySnapshot,
+    "loads-unchecked": LoadsUnchecked,
 }

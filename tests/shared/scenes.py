@@ -21,7 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from quickcache_core import QuickCache, QuickCacheConfig
+from quickcache_core.entry import FOREVER
 from quickcache_core.maintenance import maintenance
+from quickcache_core.serializer.isolation import thaw
+from quickcache_core.store.base import Bounds
+from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.store.shared import connection, environment
 from quickcache_core.store.shared import directory as shared_directory
 
@@ -30,6 +34,10 @@ _kept: list[Any] = []
 
 def connection_of(cache: QuickCache) -> Any:
     return cache._store._connection  # type: ignore[attr-defined]
+
+
+def store_of(cache: QuickCache) -> Any:
+    return cache._store
 
 
 def stay_in_a_read(cache: QuickCache) -> None:
@@ -397,3 +405,101 @@ def use_in_child(cache: QuickCache) -> list[Any]:
         return [first, cache.get("k", "nothing")]
 
     return list(_in_child(child))
+
+
+# Lives
+
+
+_loads: dict[str, Any] = {}
+_leases: dict[str, Any] = {}
+
+
+def begin_load(cache: QuickCache, key: str) -> None:
+    _loads[key] = store_of(cache).begin_load(key)
+
+
+def end_load(cache: QuickCache, key: str, value: Any, *tags: str) -> bool:
+    """Whether the value was stored."""
+    life = Life(FOREVER, tags=tuple(map(tag_slot, tags)))
+    return bool(store_of(cache).put_with(key, value, life, Bounds(1000), _loads.pop(key)))
+
+
+def take_lease(cache: QuickCache, key: str) -> bool:
+    """Whether this process got it; it keeps it."""
+    lease = store_of(cache).try_lease(key)
+    if lease is not None:
+        _leases[key] = lease
+    return lease is not None
+
+
+def give_back_lease(cache: QuickCache, key: str) -> None:
+    _leases.pop(key)()
+
+
+def lease_over_fork(cache: QuickCache, key: str) -> list[bool]:
+    """Whether a child gets the lease that its parent has, before and after it gives back what it inherited;
+    and whether it gets another one.
+    """
+
+    def child() -> list[bool]:
+        before = take_lease(cache, key)
+        give_back_lease(cache, key)
+        return [before, take_lease(cache, key), take_lease(cache, "another")]
+
+    return list(_in_child(child))
+
+
+def lease_given_back_after_a_fork(cache: QuickCache, key: str) -> bool:
+    """Whether a child gets the lease that its parent had at the fork, and has given back since."""
+    asked, asking = os.pipe()
+    told, telling = os.pipe()
+
+    def give_back() -> None:
+        os.read(asked, 1)
+        give_back_lease(cache, key)
+        os.write(telling, b"1")
+
+    def child() -> bool:
+        os.write(asking, b"1")
+        os.read(told, 1)
+        return take_lease(cache, key)
+
+    thread = threading.Thread(target=give_back)
+    thread.start()
+    answer = bool(_in_child(child))
+    thread.join()
+    return answer
+
+
+def put_stale(cache: QuickCache, key: str, value: Any) -> None:
+    """An entry that is stale at once."""
+    assert store_of(cache).put_with(key, value, Life(1e-6, stale_ttl=1000.0), Bounds(1000))
+
+
+def ask(cache: QuickCache, key: str) -> list[Any]:
+    """What one gets who takes stale values: fresh, due, value; nothing for none."""
+    found = store_of(cache).get(key, ASK)
+    if found is ASK:
+        return []
+    if isinstance(found, Found):
+        return [found.is_fresh, found.is_due, thaw(found.stored)]
+    return [True, False, found]
+
+
+def put_off(cache: QuickCache, key: str, seconds: float) -> None:
+    store_of(cache).put_off(key, seconds)
+
+
+def read_until(cache: QuickCache, key: str, seconds: float) -> bool:
+    """Read again and again for so long; whether it was there each time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if cache.get(key, None) is None:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def generation(cache: QuickCache, name: str, begin: bool = False) -> int:
+    store = store_of(cache)
+    return int(store.next_generation(name) if begin else store.generation(name))

@@ -1,4 +1,4 @@
-"""No answer is older than what anyone was told: the oracle on the real protocol, and on five wrong ones."""
+"""No answer is older than what anyone was told: the oracle on the real protocol, and on wrong ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_wrong_protocol_is_found_out(tmp_path: Path, wrong: str) -> None:
     """If the oracle had no teeth, the other test would say nothing."""
     outcome = run(Plan(str(tmp_path), FOUND_WITHIN, processes=4, threads=2, wrong=wrong, first_only=True))
     kinds = {one["kind"] for one in outcome.violations}
-    assert kinds & {"stale", "lost", "expired"}, outcome
+    assert kinds & {"stale", "lost", "expired", "overtaken"}, outcome
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,8 @@ def test_nothing_stale(
     assert counts["hits"] > 300 * coherence_seconds * share, outcome
     assert counts["commits"] > 3 * coherence_seconds * share, outcome
     assert counts["killed"] + counts["stopped"] > 0, outcome
+    if share == 1.0:
+        assert min(counts["invalidations"], counts["loads"]) > 0, outcome
     assert counts["unjudged"] + counts["excused"] < counts["gets"] / 20, outcome
     if "near_size" not in settings:
         assert counts["near_hits"] > counts["gets"] / 2, outcome
@@ -52,9 +54,9 @@ def test_nothing_stale(
 def test_nothing_stale_in_a_full_map(tmp_path: Path, coherence_seconds: float) -> None:
     """Evictions of live entries are heard of like any other write.
 
-    A miss without a known reason is no fault here: writes that find no room are given up, and what becomes of
-    their keys is not written down.
+    Once in some minutes a miss has no reason that is known: one is let pass.
     """
     settings = {"max_bytes": 4_000_000}
     outcome = run(Plan(str(tmp_path), coherence_seconds * 0.4, processes=4, crowded=True, settings=settings))
-    assert [one for one in outcome.violations if one["kind"] != "lost"] == [], outcome
+    kinds = [one["kind"] for one in outcome.violations]
+    assert kinds in ([], ["lost"]), outcome

@@ -168,6 +168,7 @@ def test_removed_again_and_again(start: Start, directory: Path) -> None:
         "refs.bin",
         "write.lock",
         "open.lock",
+        "lease.lock",
     ],
 )
 def test_one_file_removed_while_running(start: Start, directory: Path, file: str) -> None:

@@ -69,7 +69,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-@pytest.mark.parametrize("free", [5_500_000, 2_000_000, 700_000, 100_000, 0])
+@pytest.mark.parametrize("free", [7_500_000, 5_500_000, 2_000_000, 700_000, 100_000, 0])
 def test_disk_full_at_the_start(start: Start, small_disk: Path, free: int) -> None:
     """Too small for the map: an error with the sizes, or it works with what there is. No SIGBUS."""
     taken = small_disk / "taken"

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.shared.board import FORK_REQUEST, FOUND, PID, SPOT, STOP, THREADS, Board, Event
+from tests.shared.board import FORK_REQUEST, FOUND, PID, SPOT, STOP, THREADS, VERSION, Board, Event
 from tests.shared.protocols import WRONG, Right
 
 HOT, COLD, NUMBERS = 6, 16, 3
@@ -33,6 +33,11 @@ _AFTER = 1 << 16
 _TOKEN = re.compile(rb"<(\w+):(\d+)>")
 _FILLING = "0123456789abcdef" * 8192
 _SIZES = (0, 0, 0, 20, 100, 1000, 5000, 40_000)
+_TAGS = ("t0", "t1", "t2")
+_TAGS_OF: tuple[list[str], ...] = ([], ["t0"], ["t1", "t2"], [], ["t0", "t2"])
+"""Of the keys in turn."""
+_IF_TAGGED = -2
+"""As the token of an operation: nothing if that is news, whatever there is if not."""
 _TTLS = (None, None, None, 30.0, 0.3, 0.05, 0.01)
 """Seconds. None: longer than any run."""
 
@@ -87,6 +92,8 @@ class Operation(threading.local):
     """Of the keys of the operation, as of its last commit."""
     stored: set[int]
     """Keys whose token was seen in a transaction."""
+    loading = 0
+    """The newest version there was when the load of this operation began."""
     reads = 0
     row = 0
     slow = excused = False
@@ -99,6 +106,7 @@ class Operation(threading.local):
         self.ttl = FOREVER if ttl is None else ttl
         self.versions = {}
         self.stored = set()
+        self.loading = 0
         self.began = time.monotonic()
 
 
@@ -127,7 +135,7 @@ class Worker:
             return txn, label
 
         def commit(table: Any, txn: Any, slots: Any) -> int:
-            self._note(txn)
+            self._note(table, txn, slots)
             self.nap()
             try:
                 label = protocol.commit(table, txn, slots)
@@ -171,7 +179,7 @@ class Worker:
             return None
         return int(spot & 0xFF) - 1
 
-    def _note(self, txn: Any) -> None:
+    def _note(self, table: Any, txn: Any, slots: list[int]) -> None:
         """Give out versions to what the keys become with this transaction. Nobody else writes meanwhile."""
         board, operation = self.board, self.operation
         now = time.monotonic()
@@ -182,12 +190,20 @@ class Worker:
             key = self.random.choice(list(operation.tokens))
             board.words[SPOT] = key + 1 | self.random.getrandbits(1) << 8
         for key, raw in enumerate(STORED):
-            token = self.subject.peek(txn, raw)
+            token = self.subject.peek(txn, raw, table, slots)
             before = board.latest(key)
             mine = operation.tokens.get(key)
+            if key in operation.stored:
+                # What makes room after the write is no news of its key, which others may have changed since.
+                mine = None
+            if mine == _IF_TAGGED:
+                mine = 0 if token == 0 and before is not None and before.token else None
             if mine is not None and (mine == token or (mine == -1 and token)):
                 version = board.add(key, token, operation.began + operation.ttl, now + operation.ttl)
                 operation.stored.add(key)
+                if operation.loading and board.floor(key) > operation.loading:
+                    # Somebody was told of a change that came after the load began.
+                    self.violation("overtaken", KEYS[key], since=operation.loading, floor=board.floor(key))
             elif before is None:
                 version = board.add(key, token, 0.0, FOREVER) if token else 0
             elif before.token != token:
@@ -267,8 +283,12 @@ class Worker:
             self.add(row, key, own)
         elif chance < 0.98:
             self.touch(row, key, own.choice(_TTLS[2:]))
-        elif chance < 0.9995:
+        elif chance < 0.985:
             self.increment(row, number)
+        elif chance < 0.994:
+            self.load(row, key, own)
+        elif chance < 0.9995:
+            self.invalidate(row, own.choice(_TAGS))
         else:
             self.clear(row)
         if self.plan.crowded and chance > 0.8:
@@ -306,6 +326,8 @@ class Worker:
 
     def judge(self, row: int, key: int, value: Any, floor: int, began: float, ended: float) -> None:
         """The answer must be what the key was at some instant between the two times."""
+        # Before the events are looked at: what makes up for a failed write is one of them.
+        excused = self.operation.excused or self.subject.owes(self.cache)
         events, complete = self.board.since(key, floor)
         evidence: dict[str, Any] = {
             "floor": floor,
@@ -320,7 +342,7 @@ class Worker:
                 or not complete
                 or any(event.token == 0 or event.earliest_end <= ended + SLACK for event in events)
             )
-            if not explained and (self.operation.excused or self.subject.owes(self.cache)):
+            if not explained and (excused or self.subject.owes(self.cache)):
                 # A write of this process failed; until it is made up for, it knows less than others.
                 self.board.count(row, "excused")
             elif not explained:
@@ -377,12 +399,13 @@ class Worker:
 
     def set(self, row: int, keys: list[int], own: random.Random) -> None:
         keys = list(dict.fromkeys(keys))
+        key = keys[0]
         tokens = {key: self._token(row) for key in keys}
         values = {KEYS[key]: self.value(key, token) for key, token in tokens.items()}
         ttl = own.choice(_TTLS)
         self.operation.begin(tokens, ttl)
         if len(keys) == 1:
-            self.cache.set(*values.popitem(), ttl)
+            self.cache.set(*values.popitem(), ttl, tags=_TAGS_OF[key % len(_TAGS_OF)])
         else:
             self.cache.set_many(values, ttl)
         self.board.count(row, "sets")
@@ -427,6 +450,28 @@ class Worker:
         ended = time.monotonic()
         self.board.count(row, "pops")
         self.judge(row, key, value, floor, began, ended)
+        self._publish(row)
+
+    def load(self, row: int, key: int, own: random.Random) -> None:
+        """Store a value only if nothing happened to the key since."""
+        token = self._token(row)
+        ttl = own.choice(_TTLS)
+        load = self.subject.begin_load(self.cache, KEYS[key])
+        newest = self.board.words[VERSION]
+        time.sleep(own.choice((0.0, 0.0, 0.001, 0.01)))
+        self.operation.begin({key: token}, ttl)
+        self.operation.loading = newest
+        tags = _TAGS_OF[key % len(_TAGS_OF)]
+        stored = self.subject.end_load(self.cache, KEYS[key], self.value(key, token), ttl, tags, load)
+        self.operation.loading = 0
+        self.board.count(row, "loads" if stored else "overtaken")
+        if stored:
+            self._publish(row)
+
+    def invalidate(self, row: int, tag: str) -> None:
+        self.operation.begin(dict.fromkeys(range(len(KEYS)), _IF_TAGGED))
+        self.cache.invalidate_tags(tag)
+        self.board.count(row, "invalidations")
         self._publish(row)
 
     def clear(self, row: int) -> None:
