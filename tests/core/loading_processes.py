@@ -89,7 +89,7 @@ def hang_in_a_load(cache: Any, key: str, marker: str, how: str, options: dict[st
     file = Path(marker)
 
     def load() -> None:
-        file.touch()  # noqa: ASYNC240 - in a process that is about to be killed
+        file.touch()
         threading.Event().wait()
 
     async def aload() -> None:
