@@ -161,7 +161,13 @@ class Maintenance:
             members = list(self._known)
         # The members before our own lock: a write asks for the thread (`wake`) while it holds its store's
         # lock.
-        self._at_fork = [(member, member.before_fork()) for member in members]
+        self._at_fork = []
+        for member in members:
+            try:
+                self._at_fork.append((member, member.before_fork()))
+            except Exception:
+                # The fork goes on without it, and our own locks have to be right after it.
+                logger.exception("A cache could not prepare for a fork; the child's may be damaged")
         self._holds_lock = self._lock.acquire(timeout=_FORK_PATIENCE)
 
     def _after_fork_in_parent(self) -> None:

@@ -39,16 +39,21 @@ def make(**settings: Any) -> QuickCache:
     return QuickCache(QuickCacheConfig.from_mapping({"cleanup_interval": 0.02, **settings}))
 
 
+def ended() -> bool:
+    """Whether the thread has. Those that it works for are dismissed first, whoever asks for it again."""
+    for member in list(maintenance._intervals):
+        maintenance.dismiss(member)
+    # Members that are gone are noticed when the thread wakes up, which may be an hour hence.
+    maintenance._note_change()
+    return not threads()
+
+
 @pytest.fixture(autouse=True)
 def _nobody_else() -> Iterator[None]:
     """Caches of other tests are dropped, and the thread has ended, before and after."""
     for _ in range(2):
         gc.collect()
-        for member in list(maintenance._intervals):
-            maintenance.dismiss(member)
-        # Members that are gone are noticed when the thread wakes up, which may be an hour hence.
-        maintenance._note_change()
-        until(lambda: not threads(), "the thread goes on although nobody needs it")
+        until(ended, "the thread goes on although nobody needs it")
         if _ == 0:
             yield
 

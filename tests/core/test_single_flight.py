@@ -122,7 +122,7 @@ def test_tasks_on_a_cold_key(cache: QuickCache, kind: str) -> None:
 
     assert asyncio.run(main()) == ["value"] * MANY
     assert calls + plain.calls == 1
-    assert len(flights(cache)) == 0
+    at_rest(cache)
 
 
 @pytest.mark.parametrize("owner", ["thread", "task"])
@@ -589,8 +589,11 @@ def test_loads_within_loads_in_all_background_threads() -> None:
 def test_nested_loads_with_a_limit(cache: QuickCache) -> None:
     """The same through the cache, at more keys than there are threads."""
     count = 40
+    all_busy = threading.Barrier(background._most)
 
     def outer(n: int) -> Any:
+        if n < background._most:
+            all_busy.wait(PATIENCE)
         return cache.get_or_set(f"inner{n % 3}", lambda: "inner", hard_timeout=10.0)
 
     with pool() as threads:
@@ -702,6 +705,12 @@ def test_closed_loop_is_not_waited_for(make: Make) -> None:
     assert asyncio.run(cache.aget_or_set("other", _value)) == "value"
 
 
+def hold(lock: Any, holding: threading.Event, let_go: threading.Event) -> None:
+    with lock:
+        holding.set()
+        assert let_go.wait(PATIENCE)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_fork_in_the_middle_of_a_load(tmp_path: Path) -> None:
@@ -712,15 +721,18 @@ def test_fork_in_the_middle_of_a_load(tmp_path: Path) -> None:
     with pool() as threads:
         asked = threads.submit(cache.get_or_set, "k", loader)
         assert loader.began.wait(PATIENCE)
-        # Held by nobody in the child.
-        single_flight._waits.acquire()
+        # By a thread that isn't in the child.
+        holding, let_go = threading.Event(), threading.Event()
+        holder = threads.submit(hold, single_flight._waits, holding, let_go)
+        assert holding.wait(PATIENCE)
         child = os.fork()
         if child == 0:
             signal.alarm(int(PATIENCE))
             mine = cache.get_or_set("k", lambda: cache.get_or_set("inner", lambda: "child's"))
             limited = cache.get_or_set("limited", lambda: "child's", hard_timeout=10)
             os._exit(0 if mine == limited == "child's" else 1)
-        single_flight._waits.release()
+        let_go.set()
+        holder.result(PATIENCE)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         loader.gate.set()
         assert asked.result(PATIENCE) == "parent's"

@@ -529,9 +529,9 @@ def test_others_get_at_the_cache_meanwhile(machine: Machine) -> None:
     lock = cache._real_store.lock
     acquire: Callable[..., bool] = lock.acquire
 
-    def counted(*arguments: object) -> bool:
+    def counted(*arguments: object, **more: object) -> bool:
         evictions.append(0)
-        return acquire(*arguments)
+        return acquire(*arguments, **more)
 
     lock.acquire = counted  # type: ignore[assignment]
     sized = Sized(cache)
