@@ -174,6 +174,8 @@ class SingleFlight:
 
 
 def _may_be_waited_for(flight: Flight, store: Store, key: str) -> bool:
+    if flight.future.done():
+        return False  # it is about to leave, and what it ended with may be of another time
     return not flight.is_lost and not store.is_overtaken(key, flight.token, flight.tags)
 
 

@@ -110,6 +110,11 @@ class TestBinding:
             args = tuple(range(10, 10 + count))
             for names in (names for size in range(4) for names in combinations("abcdxz", size)):
                 kwargs = {name: name.upper() for name in names}
+                if function is mixed and not args and "a" in names:
+                    # A call refuses it for want of `a`; `bind` of Python 3.13.0 doesn't.
+                    with pytest.raises(TypeError):
+                        parameters.values(args, kwargs)
+                    continue
                 try:
                     bound = signature.bind(*args, **kwargs)
                 except TypeError:

@@ -170,7 +170,10 @@ def check(cache: QuickCache, before: dict[str, Any]) -> None:
     more = descriptors(cache) - before.pop("descriptors")
     own = cache.config.location.removeprefix("shared://") or "none"
     assert not [path for path in more if "pytest-of-" not in path or path.startswith(own)]
-    assert held(cache) == before
+    after = held(cache)
+    # A thread that some other test began may end meanwhile.
+    assert after.pop("threads") <= before.pop("threads")
+    assert after == before
     loads = getattr(getattr(cache._bottom, "_population", None), "loads", {})
     assert not loads
 
