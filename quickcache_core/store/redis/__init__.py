@@ -1,0 +1,1 @@
+"""Scope `redis`: one cache for many hosts, on a Redis or Valkey server."""

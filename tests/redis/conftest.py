@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.redis.servers import RedisServer
+
+URL_VARIABLE = "QUICKCACHE_TEST_REDIS_URL"
+"""A Redis or Valkey server to use for tests that only need one that works. Its database is flushed."""
+
+
+@pytest.fixture(scope="session")
+def session_server_url() -> Iterator[str]:
+    named = os.environ.get(URL_VARIABLE)
+    if named:
+        yield named
+        return
+    with RedisServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_url(session_server_url: str) -> str:
+    """The URL of a server that works, with nothing in its database."""
+    with redis.Redis.from_url(session_server_url, protocol=2) as client:
+        client.flushdb()
+    return session_server_url
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A server of the test's own, which it may kill, stop and restart."""
+    with RedisServer() as server:
+        yield server
