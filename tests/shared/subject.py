@@ -53,6 +53,11 @@ def owes(cache: QuickCache) -> bool:
     return bool(_settling or cache._store._debts.exist)  # type: ignore[attr-defined]
 
 
+def is_settling() -> bool:
+    """Whether the calling thread makes up for writes that failed."""
+    return get_ident() in _settling
+
+
 def peek(txn: Any, raw: bytes, connection: SharedTable, slots: list[int]) -> int:
     """The token under a stored key as of a transaction that will have stamped those slots: of a number, the
     number and one; 0 for no entry.
@@ -116,6 +121,7 @@ __all__ = [
     "StoreUnavailable",
     "begin_load",
     "end_load",
+    "is_settling",
     "judge_tags_by_snapshot",
     "open_cache",
     "owes",

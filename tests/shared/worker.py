@@ -189,10 +189,12 @@ class Worker:
         if operation.slow:
             key = self.random.choice(list(operation.tokens))
             board.words[SPOT] = key + 1 | self.random.getrandbits(1) << 8
+        # What makes up for earlier failures comes before the operation itself, and is none of its news.
+        tokens = {} if self.subject.is_settling() else operation.tokens
         for key, raw in enumerate(STORED):
             token = self.subject.peek(txn, raw, table, slots)
             before = board.latest(key)
-            mine = operation.tokens.get(key)
+            mine = tokens.get(key)
             if key in operation.stored:
                 # What makes room after the write is no news of its key, which others may have changed since.
                 mine = None

@@ -13,7 +13,7 @@ from quickcache_core.keys import check_key
 from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store.base import ABSENT, Presence
 from quickcache_core.store.life import ASK, Found
-from quickcache_core.store.near import NearEntry, NearStore, RichNearEntry
+from quickcache_core.store.near import WHOLE, NearEntry, NearStore, RichNearEntry
 from quickcache_core.store.shared.connection import Crowded
 from quickcache_core.store.shared.debts import Debts
 from quickcache_core.store.shared.record import FLAGS, RICH, Extras, extras_of, is_invalid
@@ -80,7 +80,10 @@ class Reading:
             return found
         for key, raw, record in zip(unknown, raws, records, strict=True):
             entry = self._keep(key, raw, slot_of(raw), record, label, young)
-            value = self._answer(key, entry, ABSENT)
+            if entry.value is ABSENT and record is not None and self._is_replaced(entry):
+                value = self._get_behind(key, ABSENT)
+            else:
+                value = self._answer(key, entry, ABSENT)
             if value is not ABSENT:
                 found[key] = value
         return found
@@ -142,7 +145,13 @@ class Reading:
     def _rich_answer(self, key: str, entry: Any, default: Any) -> Any:
         now = self._now()
         if self.is_invalid(entry):
-            return self.near.missing(key, default)
+            if not self._is_replaced(entry):
+                return self.near.missing(key, default)
+            try:
+                return self._answer(key, self.fetch(key, self.near.young), default)
+            except StoreUnavailable as error:
+                self._trouble(error)
+                return self.near.missing(key, default)
         if now < entry.fresh_until:
             if entry.ttl:
                 self._slide(key, entry, now)
@@ -160,6 +169,13 @@ class Reading:
         """Whether a tag of a rich entry was invalidated. Sees what other processes do at once."""
         stamps, source = self.near.stamps, entry.source
         return any(stamps[tag] > source for tag in entry.tags)
+
+    def _is_replaced(self, entry: NearEntry) -> bool:
+        """Whether the key was written since the entry was read: a tag that is invalid by now may have become
+        so after that, which says nothing of the new entry.
+        """
+        stamps, label = self.near.stamps, entry.label
+        return bool(stamps[entry.slot] > label or stamps[WHOLE] > label)
 
     def _slide(self, key: str, entry: Any, now: float) -> None:
         until = min(now + entry.ttl, entry.last)
@@ -186,14 +202,18 @@ class Reading:
         """What is there. Counts nothing."""
         check_key(key)
         entry = self.near.valid(key)
-        if entry is None or entry.__class__ is not NearEntry:
-            # Of a rich one, not all that others do is heard of.
-            try:
+        try:
+            if entry is None or entry.__class__ is not NearEntry:
+                # Of a rich one, not all that others do is heard of.
                 entry = self.fetch(key, self.near.young)
-            except StoreUnavailable as error:
-                self._trouble(error)
-                return _GONE, None
-        if entry.value is ABSENT or (entry.__class__ is not NearEntry and self.is_invalid(entry)):
+            while entry.__class__ is not NearEntry and self.is_invalid(entry):
+                if not self._is_replaced(entry):
+                    return _GONE, None
+                entry = self.fetch(key, self.near.young)
+        except StoreUnavailable as error:
+            self._trouble(error)
+            return _GONE, None
+        if entry.value is ABSENT:
             return _GONE, None
         return (_LIVE, entry) if fresh_until(entry) > self._now() else (_EXPIRED, entry)
 
@@ -218,7 +238,13 @@ class Reading:
         record, label = self._read(raw, slot)
         if self._table.awake_in != self._connection.pid:
             self._table.awaken()
-        return self._keep(key, raw, slot, record, label, young)
+        entry = self._keep(key, raw, slot, record, label, young)
+        if entry.value is ABSENT and record is not None and self._is_replaced(entry):
+            # Its tags are what they are now, the record was what it was then. One more look tells: a tag that
+            # was invalid before it is so for what it finds.
+            record, label = self._read(raw, slot)
+            entry = self._keep(key, raw, slot, record, label, young)
+        return entry
 
     def _keep(
         self,
