@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, Unpack
 
 from quickcache_core.decorators import Decorator, Tags, cached
 from quickcache_core.entry import FOREVER, MISSING
@@ -46,6 +45,7 @@ from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.off import OffStore
 from quickcache_core.ttl import TTL, seconds
+from quickcache_core.twins import Aside, called, twin, twin_in_thread
 
 if TYPE_CHECKING:
     from quickcache_core.config import QuickCacheConfig
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from quickcache_core.sources.options import Writes
     from quickcache_core.store.shared.store import SharedStore
 
+P = ParamSpec("P")
+R = TypeVar("R")
 S = TypeVar("S", bound="QuickCache")
 # Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
 _LIVE = Presence.LIVE
@@ -82,6 +84,8 @@ class Parts:
     """Shows the figures of the store to other processes."""
     attend: Callable[[AutoSizer], None] | None = None
     """Has a sizer looked after; None without automatic sizing."""
+    aside: Aside | None = None
+    """How coroutines call what asks a server; None for a store that is reached without one."""
 
 
 class QuickCache:
@@ -102,6 +106,8 @@ class QuickCache:
 
     default_config: ClassVar[type[QuickCacheConfig]]
     """What `QuickCache()` is made with."""
+    aside: Aside | None
+    """How coroutines call what asks a server; None where nothing does, and calls are made in place."""
 
     def __init__(self, config: QuickCacheConfig | None = None) -> None:
         if config is None:
@@ -126,6 +132,7 @@ class QuickCache:
         self._shares_store = parts.shares_store
         self._dismiss = parts.dismiss
         self._publisher = parts.publisher
+        self.aside = parts.aside
         self._made_enabled = parts.enabled
         self._times_off = 0 if parts.enabled else 1
         self._subscriptions: tuple[Subscription, ...] = ()
@@ -159,12 +166,15 @@ class QuickCache:
                 partial(_announce_set, () if self._times_off else self._subscriptions),
                 self._tag_prefix,
                 self._config.background_context,
+                self.aside,
             ),
             self._load_options,
         )
         if type(self).get is QuickCache.get:
             # Found on the instance before the method of the class: a hit is one call, into the hot table.
             self.get = self._get  # type: ignore[method-assign]
+        if self.aside is not None and type(self).aget is QuickCache.aget:
+            self.aget = self._aget_aside  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         config = self._config
@@ -469,6 +479,7 @@ class QuickCache:
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__)
         part.__dict__.pop("get", None)
+        part.__dict__.pop("aget", None)
         part._real_store = KeyspaceStore(self._real_store, namespace=name)
         part._tag_prefix = f"{self._tag_prefix}{SEPARATOR}{name}{SEPARATOR}"
         part._publisher = None
@@ -806,53 +817,48 @@ class QuickCache:
 
     # For coroutines
 
+    async def arun(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """What a function returns that uses this cache by its methods without an `a`.
+
+        It runs in the thread of the event loop, which goes on while the cache asks a server.
+        """
+        return await called(self.aside, function, *args, **kwargs)
+
     async def aget(self, key: str, default: Any = MISSING) -> Any:
         return self.get(key, default)
 
-    async def aset(
-        self,
-        key: str,
-        value: Any,
-        ttl_sec: TTL | None = None,
-        *,
-        tags: Iterable[str] = (),
-        sliding: bool | None = None,
-        max_age: TTL | None = None,
-        stale_ttl: TTL | None = None,
-    ) -> None:
-        if tags or sliding is not None or max_age is not None or stale_ttl is not None:
-            self.set(key, value, ttl_sec, tags=tags, sliding=sliding, max_age=max_age, stale_ttl=stale_ttl)
-        else:
-            # As before there were keywords: a subclass may override `set` without them.
-            self.set(key, value, ttl_sec)
+    async def _aget_aside(self, key: str, default: Any = MISSING) -> Any:
+        return await self.arun(self.get, key, default)
 
-    async def aadd(self, key: str, value: Any, ttl_sec: TTL | None = None, *, exist_ok: bool = False) -> bool:
-        return self.add(key, value, ttl_sec, exist_ok=exist_ok)
+    aset = twin(set)  # noqa: A003 - the method
+    aadd = twin(add)
+    aupdate = twin(update)
+    adelete = twin(delete)
+    apop = twin(pop)
+    atouch = twin(touch)
+    attl = twin(ttl)
+    aincr = twin(incr)
+    adecr = twin(decr)
+    aget_many = twin(get_many)
+    aset_many = twin(set_many)
+    adelete_many = twin(delete_many)
+    ainvalidate_tags = twin(invalidate_tags)
+    asize = twin(size)
+    avalid_size = twin(valid_size)
+    aclear = twin(clear)
+    acleanup = twin(cleanup)
+    aresize = twin(resize)
+    ametrics = twin(metrics)
+    aget_metrics_snapshot = twin(get_metrics_snapshot)
+    areset_metrics = twin(reset_metrics)
+    apublish = twin(publish)
+    astop = aclose = twin(stop)
 
-    async def aupdate(self, key: str, value: Any, ttl_sec: TTL | None = None) -> None:
-        self.update(key, value, ttl_sec)
-
-    async def adelete(self, key: str, *, missing_ok: bool = False) -> bool:
-        return self.delete(key, missing_ok=missing_ok)
-
-    async def apop(self, key: str, default: Any = MISSING) -> Any:
-        return self.pop(key, default)
-
-    async def atouch(self, key: str, ttl_sec: TTL | None = None, *, missing_ok: bool = False) -> bool:
-        return self.touch(key, ttl_sec, missing_ok=missing_ok)
-
-    async def attl(self, key: str) -> float | None:
-        return self.ttl(key)
-
-    async def aincr(
-        self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None
-    ) -> Any:
-        return self.incr(key, delta, initial=initial, ttl_sec=ttl_sec)
-
-    async def adecr(
-        self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None
-    ) -> Any:
-        return self.decr(key, delta, initial=initial, ttl_sec=ttl_sec)
+    asave_to_disk = twin_in_thread(save_to_disk)
+    aload_from_disk = twin_in_thread(load_from_disk)
+    abackup = twin_in_thread(backup)
+    arestore = twin_in_thread(restore)
+    asave_metrics_to_disk = twin_in_thread(save_metrics_to_disk)
 
     async def aget_or_set(
         self, key: str, loader: Loader, ttl_sec: TTL | None = None, **options: Unpack[LoadArguments]
@@ -861,7 +867,7 @@ class QuickCache:
         one runs in a background thread. A caller that is cancelled stops no load.
         """
         get = self._get
-        value = get(key, ASK)
+        value = await called(self.aside, get, key, ASK)
         if value is not ASK and value.__class__ is not Found:
             return value
         return await self._filler.afill(key, loader, value, ttl_sec, options)
@@ -877,83 +883,11 @@ class QuickCache:
     ) -> Warmed:
         return await awarm(self, source, loader, ttl_sec, **options)
 
-    async def ainvalidate_tags(self, *tags: str) -> None:
-        self.invalidate_tags(*tags)
-
-    async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        return self.get_many(keys)
-
-    async def aset_many(
-        self,
-        data: Mapping[str, Any],
-        ttl_sec: TTL | None = None,
-        *,
-        tags: Iterable[str] = (),
-        sliding: bool | None = None,
-        max_age: TTL | None = None,
-        stale_ttl: TTL | None = None,
-    ) -> None:
-        self.set_many(data, ttl_sec, tags=tags, sliding=sliding, max_age=max_age, stale_ttl=stale_ttl)
-
-    async def adelete_many(self, keys: Iterable[str]) -> int:
-        return self.delete_many(keys)
-
     async def akeys(self, prefix: str = "") -> list[str]:
-        return list(self.keys(prefix))
+        return await self.arun(lambda: list(self.keys(prefix)))
 
     async def acontains(self, key: object) -> bool:
-        return key in self
-
-    async def asize(self) -> int:
-        return self.size()
-
-    async def avalid_size(self) -> int:
-        return self.valid_size()
-
-    async def aclear(self) -> None:
-        self.clear()
-
-    async def acleanup(self) -> int:
-        return self.cleanup()
-
-    async def aresize(self, max_size: int | None = None, max_bytes: int | str | None = None) -> None:
-        self.resize(max_size, max_bytes)
-
-    async def asave_to_disk(
-        self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
-    ) -> Path:
-        return await asyncio.to_thread(self.save_to_disk, filepath, use_timestamp)
-
-    async def aload_from_disk(self, filepath: str | os.PathLike[str] | None = None) -> None:
-        await asyncio.to_thread(self.load_from_disk, filepath)
-
-    async def abackup(self, directory: str | os.PathLike[str] | None = None) -> Path:
-        return await asyncio.to_thread(self.backup, directory)
-
-    async def arestore(self, path: str | os.PathLike[str]) -> None:
-        await asyncio.to_thread(self.restore, path)
-
-    async def ametrics(self) -> MetricsSnapshot:
-        return self.metrics()
-
-    async def aget_metrics_snapshot(self) -> dict[str, int | float]:
-        return self.get_metrics_snapshot()
-
-    async def areset_metrics(self) -> None:
-        self.reset_metrics()
-
-    async def apublish(self) -> None:
-        self.publish()
-
-    async def asave_metrics_to_disk(
-        self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None
-    ) -> Path:
-        return await asyncio.to_thread(self.save_metrics_to_disk, filepath, use_timestamp)
-
-    async def astop(self) -> None:
-        self.stop()
-
-    aclose = astop
+        return await self.arun(self.__contains__, key)
 
     # Shared by the above
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy
 from inspect import isawaitable
-from typing import Any, NoReturn, Self, Unpack
+from typing import Any, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import (
@@ -22,7 +22,11 @@ from quickcache_core import QuickCache as Engine
 from quickcache_core.loading.adapted import adapted, unkept
 from quickcache_core.loading.context import Loader, LoaderContext, is_asynchronous
 from quickcache_core.loading.options import LoadArguments
+from quickcache_core.twins import Aside, called, twin
 from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, engines_in_use, read
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _LONGEST_KEY = MEMCACHE_MAX_KEY_LENGTH
 _SHAPE_KEYS = {"key_func", "key_prefix", "version", "make_key", "validate_key", "make_and_validate_key"}
@@ -408,11 +412,19 @@ class QuickCache(BaseCache):
         # LocMemCache's bulk methods go through the others, so whoever overrides `get` means `get_many` too.
         return name not in self.__dict__ and getattr(type(self), name) is getattr(QuickCache, name)
 
-    # For coroutines. It takes microseconds, so it is done in the event loop. Each calls the method that it is
-    # the twin of, which may be overridden or replaced; Django's own twins bypass that up to version 6.0.
+    # For coroutines. Each calls the method that it is the twin of, which may be overridden or replaced;
+    # Django's own twins bypass that up to version 6.0.
+
+    @property
+    def aside(self) -> Aside | None:
+        """As the engine's: how coroutines call what asks a server."""
+        return self._cache.aside
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return self.get(key, default, version)
+        aside = self._cache.aside
+        if aside is None:
+            return self.get(key, default, version)
+        return await aside(self.get, key, default, version)
 
     async def aset(
         self,
@@ -422,47 +434,33 @@ class QuickCache(BaseCache):
         version: int | None = None,
         **life: Any,
     ) -> None:
-        try:
-            self.set(key, value, timeout, version, **life)
-        except SynchronousOnlyOperation:  # pickling a queryset evaluates it
-            await sync_to_async(self.set)(key, value, timeout, version, **life)
+        await self._evaluating(self.set, key, value, timeout, version, **life)
 
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        try:
-            return self.add(key, value, timeout, version)
-        except SynchronousOnlyOperation:
-            return await sync_to_async(self.add)(key, value, timeout, version)
-
-    async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        return self.touch(key, timeout, version)
-
-    async def adelete(self, key: Any, version: int | None = None) -> bool:
-        return self.delete(key, version)
-
-    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
-        return self.has_key(key, version)
-
-    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        return self.incr(key, delta, version)
-
-    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        return self.decr(key, delta, version)
-
-    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        return self.get_many(keys, version)
+        return await self._evaluating(self.add, key, value, timeout, version)
 
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, **life: Any
     ) -> list[Any]:
-        try:
-            return self.set_many(data, timeout, version, **life)
-        except SynchronousOnlyOperation:
-            return await sync_to_async(self.set_many)(data, timeout, version, **life)
+        return await self._evaluating(self.set_many, data, timeout, version, **life)
 
-    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        self.delete_many(keys, version)
+    async def _evaluating(self, write: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await called(self._cache.aside, write, *args, **kwargs)
+        except SynchronousOnlyOperation:  # pickling a queryset evaluates it
+            return await sync_to_async(write)(*args, **kwargs)
+
+    atouch = twin(touch)
+    adelete = twin(delete)
+    ahas_key = twin(has_key)
+    aincr = twin(incr)
+    aget_many = twin(get_many)
+    adelete_many = twin(delete_many)
+
+    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return await called(self._cache.aside, self.decr, key, delta, version)
 
     async def aget_or_set(
         self,
@@ -476,7 +474,7 @@ class QuickCache(BaseCache):
         thread.
         """
         if not (self._is_own("get_or_set") or is_asynchronous(default)):
-            return self.get_or_set(key, default, timeout, version, **options)
+            return await called(self.aside, self.get_or_set, key, default, timeout, version, **options)
         if not self._loads(default, options):
             found = await self.aget(key, self._missing_key, version)
             if found is not self._missing_key:
@@ -501,7 +499,7 @@ class QuickCache(BaseCache):
         **options: Unpack[LoadArguments],
     ) -> Any:
         if not (self._is_own("refresh") or is_asynchronous(default)):
-            return self.refresh(key, default, timeout, version, **options)
+            return await called(self.aside, self.refresh, key, default, timeout, version, **options)
         if not self._loads(default, options):
             value = await _called(default)
             await self.aset(key, value, timeout, version)
@@ -513,17 +511,14 @@ class QuickCache(BaseCache):
             original = _original(error)
         raise original
 
-    async def ainvalidate_tags(self, *tags: str) -> None:
-        self.invalidate_tags(*tags)
+    ainvalidate_tags = twin(invalidate_tags)
+    aclear = twin(clear)
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        return self.incr_version(key, delta, version)
+        return await called(self.aside, self.incr_version, key, delta, version)
 
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        return self.decr_version(key, delta, version)
-
-    async def aclear(self) -> None:
-        self.clear()
+        return await called(self.aside, self.decr_version, key, delta, version)
 
     async def aclose(self, **kwargs: Any) -> None:
         self.close(**kwargs)

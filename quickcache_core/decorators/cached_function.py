@@ -12,6 +12,7 @@ from quickcache_core.decorators.keys import Keys, Tags, check_function, is_metho
 from quickcache_core.decorators.place import CachePlace, Loader, Missed, Place, next_generation, numbered
 from quickcache_core.loading.context import LoaderContext
 from quickcache_core.ttl import TTL
+from quickcache_core.twins import called
 
 if TYPE_CHECKING:
     from quickcache_core.cache import QuickCache
@@ -89,8 +90,11 @@ class Cached(Generic[P, R]):
     async def _acalled(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if self._unless is not None and self._unless(*args, **kwargs):
             return await self.__wrapped__(*args, **kwargs)
-        key, namespace = self._located(args, kwargs)
+        key, namespace = await self._aside(self._located, args, kwargs)
         return await self._place.aget_or_set(key, self._loader(args, kwargs), namespace)
+
+    async def _aside(self, function: Callable[Q, T], /, *args: Q.args, **kwargs: Q.kwargs) -> T:
+        return await called(self._place.engine().aside, function, *args, **kwargs)
 
     @property
     def uncached(self) -> Callable[P, R]:
@@ -128,13 +132,13 @@ class Cached(Generic[P, R]):
         return result
 
     async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        return self.invalidate(*args, **kwargs)
+        return await self._aside(self.invalidate, *args, **kwargs)
 
     async def ainvalidate_all(self) -> None:
-        self.invalidate_all()
+        await self._aside(self.invalidate_all)
 
     async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        key, namespace = self._located(args, kwargs)
+        key, namespace = await self._aside(self._located, args, kwargs)
         return await self._place.arefresh(key, self._loader(args, kwargs), namespace)
 
     def _located(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -235,10 +239,10 @@ class Bound(Generic[P, R]):
         return self.__func__.refresh(self.__self__, *args, **kwargs)
 
     async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        return self.invalidate(*args, **kwargs)
+        return await self.__func__.ainvalidate(self.__self__, *args, **kwargs)
 
     async def ainvalidate_all(self) -> None:
-        self.invalidate_all()
+        await self.__func__.ainvalidate_all()
 
     async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return await self.__func__.arefresh(self.__self__, *args, **kwargs)

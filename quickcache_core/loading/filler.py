@@ -34,6 +34,7 @@ from quickcache_core.loading.single_flight import (
 from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.life import ASK, Found
 from quickcache_core.ttl import TTL
+from quickcache_core.twins import called
 
 _tasks: Final[dict[asyncio.AbstractEventLoop, set[asyncio.Task[None]]]] = {}
 """Loads under way; an event loop alone holds its tasks weakly."""
@@ -235,16 +236,25 @@ async def afill(moves: Moves, to: Destination) -> Any:
     answer: Any = None
     try:
         while True:
-            move = moves.send(answer)
+            ended, move = await called(to.aside, _moved, moves, answer)
+            if ended:
+                return move
             if isinstance(move, Wait):
                 answer = await await_end(move.flight, move.seconds)
             else:
                 answer = None
                 astart(move.load, to)
-    except StopIteration as stop:
-        return stop.value
     finally:
         moves.close()
+
+
+def _moved(moves: Moves, answer: Any) -> tuple[bool, Any]:
+    """Whether they are through with that answer, and the result or the next move."""
+    # A coroutine must not raise StopIteration.
+    try:
+        return False, moves.send(answer)
+    except StopIteration as stop:
+        return True, stop.value
 
 
 def astart(load: Load, to: Destination) -> None:

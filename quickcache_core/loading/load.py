@@ -22,6 +22,7 @@ from quickcache_core.loading.single_flight import Abandoned, Flight, SingleFligh
 from quickcache_core.store.base import Bounds, Store
 from quickcache_core.store.keyspace import KeyspaceStore
 from quickcache_core.store.life import Found, Life, tag_slot
+from quickcache_core.twins import Aside, called
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Destination:
     tag_prefix: str
     around: Around | None
     """Entered around loads in background threads."""
+    aside: Aside | None = None
+    """How a coroutine takes a step that may ask a server; None where none does."""
 
     def slots(self, tags: tuple[str, ...]) -> tuple[int, ...]:
         """Of tags as callers name them."""
@@ -97,6 +100,10 @@ class Load:
         """Whether to load although there may be a fresh value by now."""
         self._alone = alone
         """Whether to load whatever others do at the same time."""
+
+    @property
+    def aside(self) -> Aside | None:
+        return self._to.aside
 
     def steps(self) -> Steps:
         to, flight = self._to, self.flight
@@ -217,16 +224,17 @@ def carry_out(load: Load, loop: asyncio.AbstractEventLoop | None = None) -> None
 async def acarry_out(load: Load) -> None:
     """In this task, for a loader that is a coroutine function."""
     load.flight.loop = asyncio.get_running_loop()
+    aside = load.aside
     with load.flight.as_owner():
         steps = load.steps()
-        step = next(steps, None)
+        step = await called(aside, next, steps, None)
         while step is not None:
             try:
                 answer = await (asyncio.sleep(step) if isinstance(step, float) else step())
             except BaseException as error:
-                step = _thrown(steps, error)
+                step = await called(aside, _thrown, steps, error)
             else:
-                step = _sent(steps, answer)
+                step = await called(aside, _sent, steps, answer)
 
 
 def _sent(steps: Steps, answer: Any) -> Any:

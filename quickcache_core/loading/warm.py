@@ -24,6 +24,7 @@ from quickcache_core.loading.options import LoadArguments, check_names
 from quickcache_core.store.base import Record
 from quickcache_core.store.life import Life
 from quickcache_core.ttl import TTL
+from quickcache_core.twins import called
 
 if TYPE_CHECKING:
     from quickcache_core.cache import QuickCache
@@ -254,23 +255,25 @@ class _Warming:
                 self._finish_all(wanted, values)
 
     async def aload(self, loader: Load, key: Any) -> None:
-        for wanted in self._wanted((key,)):
+        aside = self._to.aside
+        for wanted in await called(aside, self._wanted, (key,)):
             try:
                 value = await loader(key)
             except Exception as error:
                 self._count(error)
             else:
-                self._finish(wanted, value)
+                await called(aside, self._finish, wanted, value)
 
     async def aload_all(self, load_many: LoadMany, keys: list[Any]) -> None:
-        wanted = self._wanted(keys)
+        aside = self._to.aside
+        wanted = await called(aside, self._wanted, keys)
         if wanted:
             try:
                 values = await load_many([one.key for one in wanted])
             except Exception as error:
                 self._count(error, len(wanted))
             else:
-                self._finish_all(wanted, values)
+                await called(aside, self._finish_all, wanted, values)
 
     # One key
 
