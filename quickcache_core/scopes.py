@@ -156,9 +156,9 @@ def _retire(store: MemoryStore) -> None:
 
 def _shared_store(config: QuickCacheConfig, path: str, serializer: BaseSerializer) -> SharedStore:
     # Not imported above: this needs POSIX, and most programs never ask for it.
+    from quickcache_core.store.codec import Codec
     from quickcache_core.store.shared.opening import shared_stores
     from quickcache_core.store.shared.store import SharedStore
-    from quickcache_core.store.shared.values import Codec
 
     map_size = DEFAULT_BYTES
     if config.max_bytes is not None:

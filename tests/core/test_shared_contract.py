@@ -14,10 +14,10 @@ from quickcache_core.serializer import BaseSerializer, PickleSerializer
 from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.serializer.signing import Signer
 from quickcache_core.store.base import ASK, Store
+from quickcache_core.store.codec import Codec
 from quickcache_core.store.shared.connection import Connection
 from quickcache_core.store.shared.store import SharedStore
 from quickcache_core.store.shared.table import SharedTable
-from quickcache_core.store.shared.values import Codec
 from quickcache_core.testing import ManualClock, StoreContract
 from quickcache_core.testing.lives import HARMLESS, LIVES, STALE, LifeContract
 from quickcache_core.testing.stores import WIDE

@@ -12,12 +12,13 @@ from quickcache_core import NEVER, QuickCache, QuickCacheConfig
 from quickcache_core.entry import FOREVER
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.base import Bounds
+from quickcache_core.store.codec import added
 from quickcache_core.store.life import Life, tag_slot
+from quickcache_core.store.record import is_rich
 from quickcache_core.store.shared import reading, table
 from quickcache_core.store.shared.connection import Connection as SharedTable
 from quickcache_core.store.shared.debts import Debts
-from quickcache_core.store.shared.record import extras_of, is_invalid, is_rich
-from quickcache_core.store.shared.values import added
+from quickcache_core.store.shared.record import extras_of, is_invalid
 from quickcache_core.store.shared.words import FIRST_TAG
 
 _TOKEN = re.compile(rb"<\w+:(\d+)>")

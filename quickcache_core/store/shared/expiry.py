@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from quickcache_core.entry import FOREVER
+from quickcache_core.store.record import deadline_of
 from quickcache_core.store.shared.connection import Connection
 from quickcache_core.store.shared.eviction import Removal
-from quickcache_core.store.shared.record import deadline_of, reason_to_leave
+from quickcache_core.store.shared.record import reason_to_leave
 from quickcache_core.store.shared.values import original_key
 from quickcache_core.store.shared.words import NEW_DUE, NEXT_DUE, NEXT_SCAN, NO_DUE
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from quickcache_core.store.shared.record import extras_of, is_invalid, is_rich, put_off, slid
+from quickcache_core.store.record import is_rich, put_off, slid
+from quickcache_core.store.shared.record import extras_of, is_invalid
 from quickcache_core.store.shared.words import name_slot
 from quickcache_core.store.shared.writing import Writing
 

@@ -12,13 +12,15 @@ from quickcache_core.errors import SerializationError, StoreUnavailable
 from quickcache_core.keys import check_key
 from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store.base import ABSENT, Presence
+from quickcache_core.store.codec import Codec
 from quickcache_core.store.life import ASK, Found
 from quickcache_core.store.near import WHOLE, NearEntry, NearStore, RichNearEntry
+from quickcache_core.store.record import FLAGS, RICH, Extras
 from quickcache_core.store.shared.connection import Crowded
 from quickcache_core.store.shared.debts import Debts
-from quickcache_core.store.shared.record import FLAGS, RICH, Extras, extras_of, is_invalid
+from quickcache_core.store.shared.record import extras_of, is_invalid
 from quickcache_core.store.shared.table import SharedTable
-from quickcache_core.store.shared.values import Codec, stored_key
+from quickcache_core.store.shared.values import stored_key
 from quickcache_core.store.shared.words import slot_of
 
 logger = logging.getLogger(__name__)

@@ -13,24 +13,18 @@ from quickcache_core.entry import FOREVER, MISSING
 from quickcache_core.errors import StoreUnavailable, ValueTooLarge
 from quickcache_core.keys import check_key
 from quickcache_core.serializer.isolation import Frozen, thaw
+from quickcache_core.store import record as layout
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
+from quickcache_core.store.codec import Codec
 from quickcache_core.store.life import Found, Life
 from quickcache_core.store.near import NearEntry
+from quickcache_core.store.record import FLAGS, RICH, deadline_of, is_rich, packed_life, raw_extras
 from quickcache_core.store.shared.connection import WriterBusy
 from quickcache_core.store.shared.lives import Token
 from quickcache_core.store.shared.reading import Reading, fresh_until, rich_entry
-from quickcache_core.store.shared.record import (
-    FLAGS,
-    RICH,
-    deadline_of,
-    extras_of,
-    is_rich,
-    packed_life,
-    presence,
-    raw_extras,
-)
+from quickcache_core.store.shared.record import extras_of, presence
 from quickcache_core.store.shared.table import SharedTable
-from quickcache_core.store.shared.values import Codec, original_key, stored_key, stored_range
+from quickcache_core.store.shared.values import original_key, stored_key, stored_range
 from quickcache_core.store.shared.words import FIRST_TAG, WHOLE, name_slot, slot_of
 
 _LIVE, _EXPIRED, _GONE = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
@@ -200,7 +194,7 @@ class SharedStore(Store):
                 if decoded is None:
                     self._reading.unreadable(self._codec.reason(record))
                     continue
-                extras = extras_of(record) if is_rich(record) else None
+                extras = layout.extras_of(record) if is_rich(record) else None
                 until = decoded[1] if extras is None else extras.fresh_until
                 remaining = FOREVER if until == FOREVER else until - now
                 records.append(

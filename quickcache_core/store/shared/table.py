@@ -9,21 +9,14 @@ from quickcache_core.clock import Clock
 from quickcache_core.events import RemovalCause
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.store.base import Bounds, Presence
+from quickcache_core.store.codec import added
+from quickcache_core.store.record import FLAGS, RICH, Raw, deadline_of, is_rich, labelled, touched
 from quickcache_core.store.shared.connection import STOP, Connection, Crowded
 from quickcache_core.store.shared.eviction import MOST_DELETIONS, NO_LIMIT, Removal, Victims, evict
 from quickcache_core.store.shared.expiry import in_ms, note_due
 from quickcache_core.store.shared.lives import Lives, Token, count_up
-from quickcache_core.store.shared.record import (
-    FLAGS,
-    RICH,
-    Raw,
-    deadline_of,
-    is_rich,
-    labelled,
-    presence,
-    touched,
-)
-from quickcache_core.store.shared.values import added, original_key
+from quickcache_core.store.shared.record import presence
+from quickcache_core.store.shared.values import original_key
 from quickcache_core.store.shared.words import ENTRIES, WHOLE
 from quickcache_core.store.shared.writing import Writing
 
