@@ -16,8 +16,8 @@ SCHEMES: Final = {
 }
 """As they are written, and as redis-py knows them. Those that end in two s speak TLS."""
 EXAMPLES: Final = (
-    "'redis://host:6379/0', 'rediss://…' for TLS, 'unix:///run/valkey.sock?db=0'; several separated by commas; "
-    "with '?cluster=true' for a Cluster, '?sentinel=name-of-the-service' for Sentinels"
+    "'redis://host:6379/0', 'rediss://…' for TLS, 'unix:///run/valkey.sock?db=0', several with commas; "
+    "'?cluster=true' for a Cluster, '?sentinel=its-name-there' for Sentinels"
 )
 
 T = TypeVar("T")
@@ -63,12 +63,15 @@ class Address:
 
     def url(self, server: Server) -> str:
         """The URL of one server as redis-py reads it: with the password."""
-        query = [("db", str(self.db)), *self.query]
         login = ""
         if self.username or self.password:
             login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}@"
         place = quote(server.path) if server.path else str(server)
-        return f"{self.scheme}://{login}{place}?{urlencode(query)}"
+        return f"{self.scheme}://{login}{place}?{urlencode([('db', str(self.db)), *self.query])}"
+
+    def sentinel_url(self, server: Server) -> str:
+        """The same for a Sentinel, which doesn't know the users and the databases of its servers."""
+        return f"{self.scheme}://{server}?{urlencode(self.query)}"
 
     def __str__(self) -> str:
         shown = ",".join(f"{self.scheme}://{one}" for one in self.servers)
@@ -167,7 +170,7 @@ def _as_bool(text: str) -> bool:
     raise BadAddress("say cluster=true or cluster=false")
 
 
-def _agreed(what: str, values: list[T], unsaid: T | None = None) -> T:
+def _agreed(what: str, values: Sequence[T], unsaid: T | None = None) -> T:
     said = {value for value in values if value != unsaid}
     if len(said) > 1:
         raise BadAddress(f"the URLs differ in their {what}, which is the same for all servers")

@@ -1,35 +1,30 @@
-"""The way to the servers: the only place that talks to redis-py."""
+"""Sends commands to the servers of an address, and gives their replies."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, parse_url
-from redis.retry import Retry
+from redis.connection import AbstractConnection
 
 from quickcache_core.clock import SYSTEM_CLOCK, Clock
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.redis.address import Address, Server
+from quickcache_core.store.redis.delivery import Delivery
+from quickcache_core.store.redis.wiring import Command, Wiring
 
-Command = Sequence[Any]
-"""The name of a command and its arguments: bytes, str, int or float."""
+getpid, monotonic = os.getpid, time.monotonic
 
-CONNECT_TIMEOUT: Final = 0.5
-"""Seconds to wait for a connection; `socket_connect_timeout` of the client's options."""
-ANSWER_TIMEOUT: Final = 1.0
-"""Seconds to wait for a reply; `socket_timeout` of the client's options."""
 _MEASURE_INTERVAL: Final = 60.0
 """Seconds between two looks at the server's clock."""
 
 
 class Refused(StoreUnavailable):
-    """The server answers, but not to this command: it is out of memory, or the user may not."""
+    """The server answers, but not to this command: it is out of memory, say, or the user may not."""
 
 
 class Script:
@@ -41,12 +36,14 @@ class Script:
         self.source = source
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    def on(self, key: bytes, *args: Any) -> Command:
+    def on(self, key: bytes, *args: Any) -> ScriptCommand:
         """The command that runs it, for `Client.call_many`."""
         return ScriptCommand(self, ("EVALSHA", self.sha, 1, key, *args))
 
 
 class ScriptCommand(tuple[Any, ...]):
+    """The command that runs a script which the server knows."""
+
     script: Script
 
     def __new__(cls, script: Script, command: tuple[Any, ...]) -> ScriptCommand:
@@ -62,23 +59,28 @@ class ScriptCommand(tuple[Any, ...]):
 class Primary:
     """One server that entries are on."""
 
-    def __init__(
-        self, name: str, connection_class: type[AbstractConnection], options: dict[str, Any]
-    ) -> None:
-        self.name = name
-        self._class = connection_class
-        self._options = options
+    def __init__(self, server: Server, wiring: Wiring) -> None:
+        self.server = server
+        self._wiring = wiring
+
+    def __repr__(self) -> str:
+        return f"Primary({self.server})"
 
     def connection(self, **options: Any) -> AbstractConnection:
-        """A connection of its own, not connected yet, that speaks RESP3."""
-        return self._class(**{**self._options, "protocol": 3, **options})
+        """A connection of the caller's own, not connected yet, that blocks and speaks RESP3."""
+        return self._wiring.connection(self.server, **options)
 
 
 class Client:
-    """Sends commands and gives replies as they come: bytes, ints, lists, None.
+    """Replies come as they are: bytes, ints, lists, None.
 
-    Any thread may use it, and a child after a fork. Every method raises `StoreUnavailable` if the servers
-    can't be reached or won't answer now.
+    Any thread may use it, a child after a fork, and code that `bridge.run` runs in any event loop: there the
+    loop goes on while a reply is waited for, so no lock of `threading` may be held then. A command isn't sent
+    again if its reply didn't come: whether it was carried out is not known.
+
+    Every method that asks the servers raises `StoreUnavailable` if they can't be reached or won't answer, at
+    once during an outage, and `Refused` if it is this command that they don't want. No message has a
+    password.
     """
 
     def __init__(
@@ -86,110 +88,127 @@ class Client:
     ) -> None:
         self.address = address
         self.clock = clock
-        self.epoch: object = object()
-        """Another one whenever the server, or the connection to it, may be another one."""
-        self._options = dict(options or {})
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._redis: redis.Redis | None = None
-        self._offset = 0.0
-        self._measure_at = float("-inf")
+        self._wiring = Wiring(address, options or {})
+        self._delivery = Delivery(address, self._wiring)
+        self._inherited: list[Delivery] = []
+        self._is_real = clock.monotonic is time.monotonic
+        self._offset = 0.0 if self._is_real else clock.wall() - clock.monotonic()
+        self._measured: object = None
+        """The epoch in which the server's clock was looked at."""
+        self._measure_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"Client({self.address})"
+
+    def __del__(self) -> None:
+        delivery = getattr(self, "_delivery", None)
+        if delivery is not None and delivery.pid == getpid():
+            delivery.places.close()
 
     @property
     def is_cluster(self) -> bool:
         return self.address.arrangement == "cluster"
 
+    @property
+    def epoch(self) -> object:
+        """Another one whenever the servers may be others, or may have lost what they had: after an outage, a
+        restart, a failover, a change in a Cluster, and in a child delivery.
+        """
+        return self._here().epoch
+
     def call(self, *command: Any) -> Any:
         """The reply to one command."""
-        try:
-            return self._connected().execute_command(*command)
-        except (redis.RedisError, OSError) as error:
-            raise self._unavailable(error) from error
+        reply = self._here().deliver((command,))[0]
+        if isinstance(reply, Exception):
+            raise self._refusal(reply) from reply
+        return reply
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies in order, for one round trip. An error reply raises, once all have been carried out."""
+        """The replies in order, in one round trip (to each server of a Cluster). Not a transaction.
+
+        An error reply raises once all have been carried out. Scripts that the server doesn't know are run
+        after all others.
+        """
         if not commands:
             return []
-        try:
-            pipeline = self._connected().pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies = pipeline.execute(raise_on_error=False)
-        except (redis.RedisError, OSError) as error:
-            raise self._unavailable(error) from error
-        for number, reply in enumerate(replies):
-            command = commands[number]
-            if isinstance(reply, redis.exceptions.NoScriptError) and isinstance(command, ScriptCommand):
-                replies[number] = self.call(*command.in_full())
-            elif isinstance(reply, Exception):
-                raise self._unavailable(reply) from reply
+        delivery = self._here()
+        replies = delivery.deliver(commands)
+        unknown = [
+            number
+            for number, reply in enumerate(replies)
+            if isinstance(reply, redis.exceptions.NoScriptError)
+            and isinstance(commands[number], ScriptCommand)
+        ]
+        if unknown:
+            in_full = [commands[number].in_full() for number in unknown]  # type: ignore[attr-defined]
+            for number, reply in zip(unknown, delivery.deliver(in_full), strict=True):
+                replies[number] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self._refusal(reply) from reply
         return replies
 
     def run(self, script: Script, key: bytes, *args: Any) -> Any:
         """What the script returns."""
-        return self.call_many([script.on(key, *args)])[0]
+        return self.call_many((script.on(key, *args),))[0]
 
     def scan(self, match: bytes) -> Iterator[list[bytes]]:
-        """Keys that match the pattern, in lists of some hundreds; a key may come twice."""
-        cursor: Any = 0
-        while True:
-            cursor, keys = self.call("SCAN", cursor, "MATCH", match, "COUNT", 500)
-            if keys:
-                yield keys
-            if int(cursor) == 0:
-                return
+        """Keys that match a pattern, some hundreds at a time, of all servers; a key may come twice."""
+        delivery = self._here()
+        for server in delivery.primaries():
+            cursor: Any = 0
+            while True:
+                command = ("SCAN", cursor, "MATCH", match, "COUNT", 500)
+                reply = delivery.deliver_to(server, (command,))[0]
+                if isinstance(reply, Exception):
+                    raise self._refusal(reply) from reply
+                cursor = int(reply[0])
+                if reply[1]:
+                    yield reply[1]
+                if cursor == 0:
+                    break
 
     def now(self) -> float:
-        """Seconds of the server's clock, by the clock of this process since the last look at the server's."""
-        now = self.clock.monotonic()
-        if now >= self._measure_at:
-            seconds, micros = self.call("TIME")
-            self._offset = int(seconds) + int(micros) / 1e6 - self.clock.monotonic()
-            self._measure_at = now + _MEASURE_INTERVAL
-        return self._offset + self.clock.monotonic()
+        """Seconds of the server's clock, looked at once a minute; in a Cluster that of whoever has slot 0.
+
+        With another clock than the system's it is the time of that: its wall clock as it was when the client
+        was made, and what its monotonic clock has added since.
+        """
+        if self._is_real and (monotonic() >= self._measure_at or self._measured is not self._here().epoch):
+            self._measure()
+        return self.clock.monotonic() + self._offset
 
     def primaries(self) -> list[Primary]:
-        server = self.address.servers[0]
-        options = self._kwargs(server)
-        connection_class = options.pop("connection_class", redis.Connection)
-        return [Primary(str(server), connection_class, options)]
+        """The servers that entries are on, as they are now. Asks them, unless there is one alone."""
+        return [Primary(server, self._wiring) for server in self._here().primaries()]
 
     def close(self) -> None:
-        """Let go of the connections; a later use makes new ones."""
-        with self._lock:
-            client, self._redis = self._redis, None
-        if client is not None and self._pid == os.getpid():
-            client.close()
+        """Let go of the connections. A later use makes new ones."""
+        self._here().places.close()
 
-    def _connected(self) -> redis.Redis:
-        client = self._redis
-        if client is None or self._pid != os.getpid():
-            client = self._connect()
-        return client
+    def _measure(self) -> None:
+        is_first = self._measured is None
+        self._measure_at = monotonic() + _MEASURE_INTERVAL
+        try:
+            before = monotonic()
+            seconds, micros = self.call("TIME")
+            after = monotonic()
+        except StoreUnavailable:
+            if is_first:
+                self._measure_at = 0.0
+                raise
+            return  # the clock goes on; the recovery makes a new epoch
+        self._offset = int(seconds) + int(micros) / 1e6 - (before + after) / 2
+        self._measured = self._here().epoch
 
-    def _connect(self) -> redis.Redis:
-        if self._pid != os.getpid():
-            self._lock = threading.Lock()
-            self._redis, self._pid = None, os.getpid()
-        with self._lock:
-            if self._redis is None:
-                options = self._kwargs(self.address.servers[0])
-                client = redis.Redis(connection_pool=redis.ConnectionPool(**options))
-                client.response_callbacks.clear()  # replies stay as they come
-                self._redis, self.epoch = client, object()
-            return self._redis
+    def _here(self) -> Delivery:
+        delivery = self._delivery
+        if delivery.pid == getpid():
+            return delivery
+        # The parent's are kept: closing an event loop's connection would reach into the parent's loop.
+        self._inherited.append(delivery)
+        self._delivery = delivery = Delivery(self.address, self._wiring)
+        return delivery
 
-    def _kwargs(self, server: Server) -> dict[str, Any]:
-        return {
-            "socket_connect_timeout": CONNECT_TIMEOUT,
-            "socket_timeout": ANSWER_TIMEOUT,
-            **self._options,
-            **parse_url(self.address.url(server)),
-            "protocol": 2,
-            # A command whose reply didn't come may have been carried out: it isn't sent again.
-            "retry": Retry(NoBackoff(), 0),
-        }
-
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
-        kind = Refused if isinstance(error, redis.ResponseError) else StoreUnavailable
-        return kind(f"{self.address}: {error}")
+    def _refusal(self, error: Exception) -> StoreUnavailable:
+        return Refused(f"{self.address}: {error}")
