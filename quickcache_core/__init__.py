@@ -16,6 +16,9 @@ from quickcache_core.errors import (
     KeyExpired,
     KeyNotFound,
     LoaderTimeout,
+    LockError,
+    LockNotOwned,
+    LockTimeout,
     QueueFull,
     QuickCacheError,
     SerializationError,
@@ -27,6 +30,7 @@ from quickcache_core.events import CacheEvent, EventKind, RemovalCause
 from quickcache_core.eviction_policy import BaseEvictionPolicy, EvictionPolicy
 from quickcache_core.fingerprint import NoStableForm, register_stable_form
 from quickcache_core.loading.context import LoaderContext
+from quickcache_core.lock import Lock
 from quickcache_core.metrics.snapshot import MetricsSnapshot
 from quickcache_core.registry.decorators import register_eviction_policy, register_serializer
 from quickcache_core.serializer import BaseSerializer
@@ -56,6 +60,10 @@ __all__ = [
     "KeyNotFound",
     "LoaderContext",
     "LoaderTimeout",
+    "Lock",
+    "LockError",
+    "LockNotOwned",
+    "LockTimeout",
     "MetricsSnapshot",
     "NoStableForm",
     "QueueFull",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, Unpack
@@ -34,6 +35,7 @@ from quickcache_core.loading.options import LoadArguments, LoadOptions, tag_name
 from quickcache_core.loading.prefetch import Prefetcher
 from quickcache_core.loading.single_flight import flights_of
 from quickcache_core.loading.warm import Contents, Warmed, awarm, warm
+from quickcache_core.lock import Lock, Locks
 from quickcache_core.metrics.control import Control
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.metrics.snapshot import MetricsSnapshot
@@ -60,6 +62,8 @@ S = TypeVar("S", bound="QuickCache")
 _LIVE = Presence.LIVE
 _GENERATIONS = f"{SEPARATOR * 3}generations"
 """In snapshots, beside the keys: the numbers of the generations that these belong to."""
+_SLICE = 256
+"""Keys that are removed together where many are."""
 _CENTURY = 100 * 365 * 86_400  # seconds
 
 Freeze = Callable[[Any], Any]
@@ -78,6 +82,8 @@ class Parts:
     enabled: bool
     shares_store: bool
     """Whether other caches may use the store as well."""
+    locks: Callable[[], Locks]
+    """Gives the locks of the scope."""
     dismiss: Callable[[], None]
     """Ends the background work for the store, if nobody else uses it."""
     publisher: Publisher | None = None
@@ -132,6 +138,7 @@ class QuickCache:
         self._shares_store = parts.shares_store
         self._dismiss = parts.dismiss
         self._publisher = parts.publisher
+        self._locks = parts.locks
         self.aside = parts.aside
         self._made_enabled = parts.enabled
         self._times_off = 0 if parts.enabled else 1
@@ -489,6 +496,15 @@ class QuickCache:
         part._bind()
         return part
 
+    def lock(self, name: str, *, lease: TTL = 30.0, wait: TTL | None = 30.0) -> Lock:
+        """A lock for a `with` or `async with` block, or by its methods; see `quickcache_core.lock.Lock`.
+
+        `lease`: it ends by itself after so long; `NEVER` for no end. `wait`: how long the block waits for
+        others before it raises `LockTimeout`; 0 for not at all, None for ever. Locks have names of their own,
+        beside the keys, and a namespace has its own locks; releases (`version`) share them.
+        """
+        return Lock(self._locks(), self._tag_prefix, name, lease=lease, wait=wait)
+
     # Several keys
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
@@ -540,6 +556,20 @@ class QuickCache:
         for key in keys:
             check_key(key)
         return self._store.remove_many(keys)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove all entries whose keys begin with `prefix`; how many live ones there were.
+
+        Looks at every entry, and removes a slice at a time: keys that come meanwhile may stay. Tags and
+        namespaces take constant time. Raises `ValueError` for an empty prefix, which would be `clear`.
+        """
+        if prefix == "":
+            raise ValueError("prefix='': every key begins with it; use clear()")
+        keys = self.keys(prefix)
+        count = 0
+        while batch := list(islice(keys, _SLICE)):
+            count += self._store.remove_many(batch)
+        return count
 
     # The whole cache
 
@@ -842,6 +872,7 @@ class QuickCache:
     aget_many = twin(get_many)
     aset_many = twin(set_many)
     adelete_many = twin(delete_many)
+    adelete_prefix = twin(delete_prefix)
     ainvalidate_tags = twin(invalidate_tags)
     asize = twin(size)
     avalid_size = twin(valid_size)

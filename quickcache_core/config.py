@@ -299,6 +299,7 @@ class QuickCacheConfig:
         made = make_store(self, serializer)
         return Parts(
             store=made.store,
+            locks=made.locks,
             bounds=self.bounds(),
             load_options=self.load_options(),
             freeze=made.freeze,

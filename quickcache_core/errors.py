@@ -152,6 +152,45 @@ class LoaderTimeout(QuickCacheError, TimeoutError):
         self.seconds = seconds
 
 
+class LockError(QuickCacheError):
+    """Something is wrong with a lock: `name` says which. Parent of `LockTimeout` and `LockNotOwned`."""
+
+    code = "LOCK_ERROR"
+
+    def __init__(self, name: str, message: str | None = None) -> None:
+        super().__init__(message or f"Lock {name!r} can't be used like this")
+        self.name = name
+
+
+class LockTimeout(LockError, TimeoutError):
+    """Somebody else held the lock for as long as `with` may wait."""
+
+    code = "LOCK_TIMEOUT"
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(
+            name,
+            f"Lock {name!r} wasn't free within {seconds:g} s; give a longer wait, or use acquire(), which "
+            "returns False then",
+        )
+        self.seconds = seconds
+
+
+class LockNotOwned(LockError):
+    """The lock isn't held with that token: it never was, was released, or its lease has ended, and somebody
+    else may hold it.
+    """
+
+    code = "LOCK_NOT_OWNED"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            name,
+            f"Lock {name!r} isn't held with this token: it was released, or its lease has ended and somebody "
+            "else may hold it; give a longer lease, call extend() in time, or pass the token that took it",
+        )
+
+
 class UnstableArgument(QuickCacheError, TypeError):
     """A call of a cached function can't be told from others: no key can be made of one of its arguments."""
 

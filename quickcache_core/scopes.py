@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from quickcache_core.errors import ConfigError
 from quickcache_core.location import read_location
+from quickcache_core.lock import Locks
 from quickcache_core.maintenance import maintenance
 from quickcache_core.metrics.publisher import PUBLISH_INTERVAL, Publisher
 from quickcache_core.metrics.runtime import figures_path
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 DEFAULT_BYTES: Final = 128_000_000
 """Of a store in scope `shared`: taken on the disk at once, in memory as far as it is used."""
 LEAST_BYTES: Final = 1_000_000
+LOCK_BYTES: Final = 8_000_000
+"""For locks in scope `shared`, some 40,000 at a time; taken on the disk when the first is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Made:
     """Whether other caches may use the store as well."""
     dismiss: Callable[[], None]
     """Ends the background work for the store, if nobody else uses it."""
+    locks: Callable[[], Locks]
+    """Gives the locks of the scope, made when they are first asked for."""
     attend: Callable[[AutoSizer], None] | None = None
     """Has a sizer looked after, as long as the store is; None where stores have a size of their own."""
 
@@ -55,7 +62,8 @@ def make_store(config: QuickCacheConfig, serializer: BaseSerializer) -> Made:
     location = read_location(config.location)
     if location.scope == "shared":
         shared = _shared_store(config, location.name, serializer)
-        return Made(shared, shared.freeze, shared.table.publisher, True, _nothing)
+        locks = partial(_locks_in_files, config, location.name)
+        return Made(shared, shared.freeze, shared.table.publisher, True, _nothing, locks)
     store = _memory_store(config, location.name)
     return Made(
         store,
@@ -63,6 +71,7 @@ def make_store(config: QuickCacheConfig, serializer: BaseSerializer) -> Made:
         None if config.publish_as is None else _publisher(store, config.publish_as),
         bool(location.name),
         _nothing if location.name else partial(_retire, store),
+        partial(_locks_in_memory, config, store),
         partial(_attend, store),
     )
 
@@ -109,6 +118,18 @@ def _memory_store(config: QuickCacheConfig, name: str) -> MemoryStore:
         )
     store.widen(config.max_size)
     return store
+
+
+_memory_locks: Final[WeakKeyDictionary[MemoryStore, Locks]] = WeakKeyDictionary()
+
+
+def _locks_in_memory(config: QuickCacheConfig, store: MemoryStore) -> Locks:
+    known = _memory_locks.get(store)
+    if known is None:
+        apart = MemoryStore(eviction_policies.resolve("fifo"), config.max_size, config.clock)
+        maintenance.adopt(apart)
+        known = _memory_locks.setdefault(store, Locks(apart))
+    return known
 
 
 def _wake(store: MemoryStore, interval: float) -> None:
@@ -192,6 +213,36 @@ def _shared_store(config: QuickCacheConfig, path: str, serializer: BaseSerialize
     store = shared_stores.store(way, make)
     store.widen(config.max_size)
     return store
+
+
+_file_locks: Final[WeakKeyDictionary[SharedStore, Locks]] = WeakKeyDictionary()
+
+
+def _locks_in_files(config: QuickCacheConfig, path: str) -> Locks:
+    from quickcache_core.serializer import JsonSerializer
+    from quickcache_core.store.codec import Codec
+    from quickcache_core.store.shared.directory import LOCKS
+    from quickcache_core.store.shared.opening import shared_stores
+    from quickcache_core.store.shared.store import SharedStore
+
+    def make() -> SharedStore:
+        watch_over = partial(_watch_over, float(config.cleanup_interval))
+        table = shared_stores.table(str(Path(path) / LOCKS), LOCK_BYTES, config.clock, watch_over)
+        codec = Codec(JsonSerializer(), "auto", (), lambda: None, False)
+        # No near store, whose entries others would have to be told of; and no answers of an empty store.
+        return SharedStore(table, codec, config.clock, 0, degrade=False)
+
+    store = shared_stores.store((LOCKS, str(Path(path).resolve())), make)
+    known = _file_locks.get(store)
+    return _file_locks.setdefault(store, Locks(store, signs=store)) if known is None else known
+
+
+def _watch_over(interval: float, table: SharedTable) -> None:
+    from quickcache_core.store.shared.upkeep import INTERVAL, Upkeep
+
+    upkeep = Upkeep(table, interval)
+    maintenance.adopt(upkeep)
+    table.wake = partial(maintenance.wake, upkeep, INTERVAL)
 
 
 def _look_after(interval: float, table: SharedTable) -> None:

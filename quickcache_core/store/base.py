@@ -181,6 +181,18 @@ class Store(ABC):
         """Give a live entry a new deadline, counted from now; what was there."""
 
     @abstractmethod
+    def remove_if(self, key: str, text: str) -> bool:
+        """Remove a live entry whose value is that string; whether it was. Atomic: nobody can have stored
+        another value in between. Only strings are compared, so nobody else's code runs.
+        """
+
+    @abstractmethod
+    def touch_if(self, key: str, text: str, ttl: float) -> bool:
+        """Give a live entry whose value is that string a new deadline, counted from now; whether it was
+        there. As `remove_if`.
+        """
+
+    @abstractmethod
     def remaining(self, key: str) -> tuple[Presence, float]:
         """What is there, and the seconds until its deadline."""
 

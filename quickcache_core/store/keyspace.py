@@ -265,6 +265,17 @@ class KeyspaceStore(Store):
         self.counters.failed_ops += presence is not _LIVE
         return presence
 
+    def remove_if(self, key: str, text: str) -> bool:
+        done = self.root.remove_if(self._full(key), text)
+        self.counters.manual_deletions += done
+        self.counters.failed_ops += not done
+        return done
+
+    def touch_if(self, key: str, text: str, ttl: float) -> bool:
+        done = self.root.touch_if(self._full(key), text, ttl)
+        self.counters.failed_ops += not done
+        return done
+
     def incr(
         self,
         key: str,

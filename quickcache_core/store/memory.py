@@ -456,6 +456,28 @@ class MemoryStore(Store):
             return presence, garbage
         return presence, population.touch(entry, ttl)
 
+    def _holds(self, key: str, text: str) -> bool:
+        entry, _ = self._peek(key)
+        return entry is not None and _is_text(entry.value, text)
+
+    @exclusive(lambda self, key, text: self._holds(key, text))
+    def remove_if(self, key: str, text: str) -> tuple[bool, Any]:
+        population = self._population
+        entry, _, garbage = population.find(key)
+        if entry is None or not _is_text(entry.value, text):
+            self.counters.failed_ops += 1
+            return False, garbage
+        return True, population.take(key)
+
+    @exclusive(lambda self, key, text, ttl: self._holds(key, text))
+    def touch_if(self, key: str, text: str, ttl: float) -> tuple[bool, Any]:
+        population = self._population
+        entry, _, garbage = population.find(key)
+        if entry is None or not _is_text(entry.value, text):
+            self.counters.failed_ops += 1
+            return False, garbage
+        return True, population.touch(entry, ttl)
+
     @exclusive(lambda self, key, seconds: None)
     def put_off(self, key: str, seconds: float) -> tuple[None, Any]:
         entry = self._population.entries.get(key)
@@ -799,6 +821,11 @@ def _empty(population: Population | None) -> None:
     # Dropping a large dictionary is one long step for all threads; emptying it first is many short ones.
     while population is not None and population.entries:
         population.entries.popitem()
+
+
+def _is_text(stored: Any, text: str) -> bool:
+    # Exactly a string: a subclass may compare as it likes, and this is asked under the lock.
+    return stored.__class__ is str and bool(stored == text)
 
 
 def _sum(key: str, number: Any, delta: Any) -> Any:

@@ -101,6 +101,14 @@ class OffStore(Store):
     def touch(self, key: str, ttl: float) -> Presence:
         return self.remove(key)
 
+    def remove_if(self, key: str, text: str) -> bool:
+        self.remove(key)
+        return False
+
+    def touch_if(self, key: str, text: str, ttl: float) -> bool:
+        self.remove(key)
+        return False
+
     def remaining(self, key: str) -> tuple[Presence, float]:
         return Presence.ABSENT, 0.0
 

@@ -305,6 +305,58 @@ class StoreContract:
         store, _ = self.make()
         assert store.touch("a", 5.0) is GONE
 
+    def test_remove_if(self) -> None:
+        """Only a live entry with that very string, and only once."""
+        store, clock = self.make()
+        store.put("a", "mine", 10.0, WIDE)
+        assert store.remove_if("a", "other") is False
+        assert store.remove_if("b", "mine") is False
+        assert store.get("a") == "mine"
+        assert store.remove_if("a", "mine") is True
+        assert "a" not in store
+        assert store.get("a", None) is None
+        assert store.remove_if("a", "mine") is False
+        store.put("a", "mine", 1.0, WIDE)
+        clock.advance(1.0)
+        assert store.remove_if("a", "mine") is False
+
+    def test_touch_if(self) -> None:
+        """A new deadline, counted from now, for a live entry with that very string."""
+        store, clock = self.make()
+        store.put("a", "mine", 10.0, WIDE)
+        clock.advance(1.0)
+        assert store.touch_if("a", "other", 500.0) is False
+        assert store.touch_if("b", "mine", 500.0) is False
+        assert store.remaining("a") == (LIVE, 9.0)
+        for ttl in (500.0, FOREVER, 2.0):
+            assert store.touch_if("a", "mine", ttl) is True
+            assert store.remaining("a") == (LIVE, ttl)
+        assert store.get("a") == "mine"
+        clock.advance(2.0)
+        assert store.touch_if("a", "mine", 500.0) is False
+        assert "a" not in store
+
+    def test_only_strings_are_compared(self) -> None:
+        """Nothing else equals one."""
+        store, _ = self.make()
+        for value in (1, None, b"mine", Frozen(list.copy, ["mine"])):
+            store.put("a", value, FOREVER, WIDE)
+            assert store.remove_if("a", "mine") is False
+            assert store.touch_if("a", "mine", 5.0) is False
+            assert store.remaining("a") == (LIVE, FOREVER)
+
+    def test_removals_of_threads_that_compare(self) -> None:
+        """One of them removes it."""
+        store, _ = self.make()
+        won: list[int] = []
+
+        def work() -> None:
+            won.extend(n for n in range(200) if store.remove_if(f"k{n}", f"v{n}"))
+
+        store.put_many({f"k{n}": f"v{n}" for n in range(200)}, FOREVER, WIDE)
+        in_threads(4, work)
+        assert sorted(won) == list(range(200))
+
     def test_incr(self) -> None:
         """Adds, keeps the deadline, works with any kind of number."""
         store, clock = self.make()

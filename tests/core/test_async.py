@@ -26,7 +26,7 @@ from quickcache_core.testing import ManualClock
 
 NO_OPERATIONS = {
     *("subscribe", "disabled", "namespace", "limits", "apply"),
-    *("cached", "with_source", "keep_fresh", "prefetcher"),
+    *("cached", "with_source", "keep_fresh", "prefetcher", "lock"),
 }
 """They change the cache object or make something of it, not its content; they take no time and may be called
 from a coroutine.
@@ -59,6 +59,7 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "get_many": [(["there", "nothing"],), ("there",)],
     "set_many": [({"a": 1, "b": 2},), ({"a": 1}, 5.0), ({5: 1},)],
     "delete_many": [(["there", "nothing"],)],
+    "delete_prefix": [("num",), ("nothing",), ("",)],
     "keys": [(), ("num",)],
     "size": [()],
     "valid_size": [()],

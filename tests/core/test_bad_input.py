@@ -365,6 +365,7 @@ def good_calls(
         "refresh": (cache.refresh, {"key": "new", "loader": lambda: 1, "ttl_sec": 5}),
         "namespace": (cache.namespace, {"name": "users"}),
         "delete_many": (cache.delete_many, {"keys": ["k"]}),
+        "delete_prefix": (cache.delete_prefix, {"prefix": "z"}),
         "keys": (cache.keys, {"prefix": ""}),
         "resize": (cache.resize, {"max_size": 10, "max_bytes": None}),
         "save_to_disk": (cache.save_to_disk, {"filepath": folder / "s", "use_timestamp": False}),
@@ -476,6 +477,12 @@ ARGUMENTS: dict[str, dict[str, list[Row]]] = {
         **LIVES,
     },
     "delete_many": {"keys": [KEYS, KEYS_IN_LIST]},
+    "delete_prefix": {
+        "prefix": [
+            (TypeError, [None, 5, b"user:", ["a"]], "prefix=.*: give a string"),
+            (ValueError, [""], "prefix=.*: every key begins with it; use clear"),
+        ]
+    },
     "keys": {"prefix": [(TypeError, [None, 5, b"user:", ["a"], ("a",)], "prefix=.*: give a string")]},
     "resize": {
         "max_size": [(ConfigError, [0, -1, 1.5, True, "5", HUGE, NAN], "max_size=.*: give an integer")],
@@ -506,7 +513,7 @@ ARGUMENTS: dict[str, dict[str, list[Row]]] = {
 }
 
 
-ELSEWHERE = {"apply", "cached", "keep_fresh", "prefetcher", "warm", "with_source"}
+ELSEWHERE = {"apply", "cached", "keep_fresh", "lock", "prefetcher", "warm", "with_source"}
 """Hands its arguments on; bad ones are in the tests of the module that takes them."""
 
 

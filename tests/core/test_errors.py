@@ -24,6 +24,9 @@ from quickcache_core import (
     KeyExpired,
     KeyNotFound,
     LoaderTimeout,
+    LockError,
+    LockNotOwned,
+    LockTimeout,
     QueueFull,
     QuickCache,
     QuickCacheConfig,
@@ -49,6 +52,9 @@ EXAMPLES: dict[type[QuickCacheError], tuple[QuickCacheError, dict[str, Any]]] = 
         {"key": "k", "serializer": "json"},
     ),
     LoaderTimeout: (LoaderTimeout("k", 0.5), {"key": "k", "seconds": 0.5}),
+    LockError: (LockError("k"), {"name": "k"}),
+    LockTimeout: (LockTimeout("k", 0.5), {"name": "k", "seconds": 0.5}),
+    LockNotOwned: (LockNotOwned("k"), {"name": "k"}),
     UnstableArgument: (
         UnstableArgument("m.f", "a", "m.C", "because"),
         {"function": "m.f", "argument": "a", "kind": "m.C", "reason": "because"},
@@ -144,6 +150,8 @@ class OwnError(KeyNotFound):
         (KeyExpired, (CacheMiss,)),
         (InvalidTTL, (ValueError,)),
         (InvalidKey, (ValueError,)),
+        (LockTimeout, (LockError, TimeoutError)),
+        (LockNotOwned, (LockError,)),
     ],
 )
 def test_families(cls: type[QuickCacheError], parents: tuple[type[Exception], ...]) -> None:

@@ -178,6 +178,22 @@ def test_writers_mark_an_entry_before_they_wipe_it() -> None:
     assert entry.deadline == GONE
 
 
+def test_a_subclass_of_str_is_no_string_to_compare() -> None:
+    """It may compare as it likes, and this is asked under the lock."""
+
+    class Same(str):
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("somebody else's code ran")
+
+        __hash__ = str.__hash__
+
+    store = MemoryStore(eviction_policies.resolve("fifo"), 10, ManualClock())
+    store.put("k", Same("mine"), 5.0, Bounds(10))
+    assert store.remove_if("k", "mine") is False
+    assert store.touch_if("k", "mine", 50.0) is False
+    assert store.remaining("k")[1] == 5.0
+
+
 def test_write_at_the_instant_of_the_deadline() -> None:
     """What is over is over: the old entry has expired, the new one is another."""
     clock = ManualClock()

@@ -31,7 +31,9 @@ STAMPS, REFS, FIGURES = "stamps.bin", "refs.bin", "stats.bin"
 _OPENING, _WRITING, _LEASING, _ABOUT = "open.lock", "write.lock", "lease.lock", "about.json"
 QUEUE: Final = "writes."
 """How the names of the files begin in which writes wait for a source, see `sources`."""
-_OURS = {DATA, LOCK, STAMPS, REFS, FIGURES, _OPENING, _WRITING, _LEASING, _ABOUT}
+LOCKS: Final = "locks"
+"""A directory like this one, for locks: what is in it isn't evicted or cleared with the entries."""
+_OURS = {LOCKS, DATA, LOCK, STAMPS, REFS, FIGURES, _OPENING, _WRITING, _LEASING, _ABOUT}
 _CONTENT = (DATA, LOCK, STAMPS, REFS)
 _MAY_BE_THERE = {"lost+found", ".gitignore", ".gitkeep"}
 _ASIDE = ".broken-"

@@ -1,4 +1,4 @@
-"""Who loads a key: leases that the kernel takes back when their process ends."""
+"""Who loads a key, and who is still alive: leases that the kernel takes back when their process ends."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ class Leases:
         """What gives the lease back, or None if somebody has it. It may be called by anyone, at any time."""
         if self.descriptor < 0:
             return _nothing
+        try:
+            return self.surely(raw)
+        except OSError:
+            return _nothing  # a load too many is better than none
+
+    def surely(self, raw: bytes) -> Callable[[], None] | None:
+        """As `take`, but raises `OSError` where it can't be told whether somebody has the lease."""
         place = int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") >> 4
         held, mine = self._held, [place]
         if held.setdefault(place, mine) is not mine:
@@ -40,7 +47,7 @@ class Leases:
             del held[place]
             if error.errno in _TAKEN:
                 return None
-            return _nothing  # a load too many is better than none
+            raise
         except BaseException:  # a signal handler
             held.pop(place, None)
             raise

@@ -289,6 +289,27 @@ class SharedStore(Store):
             pass  # a load too many is better than none
         return self._connection.leases.take(stored_key(key))
 
+    def show_life(self, sign: str) -> Callable[[], None] | None:
+        """Have the kernel tell other processes that this one lives, until what is returned is called, from
+        any thread. None if it can't.
+        """
+        try:
+            return self._connection.leases.surely(stored_key(sign))
+        except OSError:
+            return None
+
+    def has_died(self, sign: str) -> bool:
+        """Whether the process that showed that sign has ended, or has taken it down. False if that can't be
+        told.
+        """
+        try:
+            taken_down = self._connection.leases.surely(stored_key(sign))
+        except OSError:
+            return False
+        if taken_down is not None:
+            taken_down()
+        return taken_down is not None
+
     @_write(lambda self, key, seconds: None)
     def put_off(self, key: str, seconds: float) -> None:
         check_key(key)
@@ -414,6 +435,41 @@ class SharedStore(Store):
         check_key(key)
         raw = stored_key(key)
         return self._table.touch(raw, slot_of(raw), ttl)
+
+    @_write(lambda self, key, text: False, must=True)
+    def remove_if(self, key: str, text: str) -> bool:
+        check_key(key)
+        raw = stored_key(key)
+        slot = slot_of(raw)
+        while (record := self._record_of_text(raw, slot, key, text)) is not None:
+            # Another record by now? Perhaps of the same value, with another deadline.
+            if self._table.remove_record(raw, slot, record):
+                self._near.drop(key)
+                return True
+        self.counters.failed_ops += 1
+        return False
+
+    @_write(lambda self, key, text, ttl: False, must=True)
+    def touch_if(self, key: str, text: str, ttl: float) -> bool:
+        check_key(key)
+        raw = stored_key(key)
+        slot = slot_of(raw)
+        while (record := self._record_of_text(raw, slot, key, text)) is not None:
+            if self._table.touch_record(raw, slot, record, ttl):
+                return True
+        self.counters.failed_ops += 1
+        return False
+
+    def _record_of_text(self, raw: bytes, slot: int, key: str, text: str) -> bytes | None:
+        """The record of a live entry whose value is that string."""
+        record, _ = self._connection.read(raw, slot)
+        if record is None or self._table.presence(record) is not _LIVE:
+            return None
+        decoded = self._codec.decode(raw, key, record)
+        if decoded is None:
+            return None
+        value = thaw(decoded[0])
+        return record if value.__class__ is str and value == text else None
 
     def _unadded(
         self, key: str, delta: Any, freeze: Any, initial: Any, ttl: float, bounds: Bounds

@@ -205,6 +205,34 @@ class SharedTable:
             self.counters.failed_ops += 1
         return state
 
+    def touch_record(self, raw: bytes, slot: int, record: bytes, ttl: float) -> bool:
+        """Give a live entry a new deadline if that is its record; whether it was."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[bool, bool]:
+            old = txn.get(raw)
+            if old is None or old != record or self.presence(old) is not _LIVE:
+                return False, False
+            changed = touched(old, ttl, self._now())
+            note_due(self.connection.words.stamps, in_ms(deadline_of(changed)))
+            txn.put(raw, changed)
+            return True, True
+
+        return self._write(action, [slot], 0, [])[0]
+
+    def remove_record(self, raw: bytes, slot: int, record: bytes) -> bool:
+        """Remove a live entry if that is its record; whether it was."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[bool, bool]:
+            old = txn.get(raw)
+            if old is None or old != record or self.presence(old) is not _LIVE:
+                return False, False
+            removals[:] = [(original_key(raw, old), RemovalCause.EXPLICIT)]
+            txn.delete(raw)
+            return True, True
+
+        removals: list[Removal] = []
+        return self._write(action, [slot], 0, removals)[0]
+
     def remove(self, raw: bytes, slot: int, *, want: bool = False) -> tuple[Presence, bytes | None, int]:
         """What was there; with `want`, the record too.
 
