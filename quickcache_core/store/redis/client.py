@@ -116,6 +116,11 @@ class Client:
         """
         return self._here().epoch
 
+    @property
+    def is_down(self) -> bool:
+        """Whether an outage goes on, of one of the servers at least."""
+        return self._here().is_down
+
     def call(self, *command: Any) -> Any:
         """The reply to one command."""
         reply = self._here().deliver((command,))[0]

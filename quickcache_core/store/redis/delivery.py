@@ -58,6 +58,11 @@ class Delivery:
         else:
             self._route = One(address.servers[0])
 
+    @property
+    def is_down(self) -> bool:
+        """See `Client.is_down`."""
+        return any(circuit.is_open for circuit in list(self._circuits.values()))
+
     def deliver(self, commands: Sequence[Command]) -> list[Any]:
         """The replies in order, for one round trip to each server that is concerned."""
         replies: list[Any] = [None] * len(commands)
