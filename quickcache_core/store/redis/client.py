@@ -118,7 +118,7 @@ class Client:
 
     @property
     def is_down(self) -> bool:
-        """Whether an outage goes on, of one of the servers at least."""
+        """Whether an outage goes on: of the server, or of all that could show the map of a Cluster."""
         return self._here().is_down
 
     def call(self, *command: Any) -> Any:

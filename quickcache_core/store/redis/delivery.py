@@ -61,7 +61,9 @@ class Delivery:
     @property
     def is_down(self) -> bool:
         """See `Client.is_down`."""
-        return any(circuit.is_open for circuit in list(self._circuits.values()))
+        # Not those of single servers of a Cluster: one that was replaced may stay open for good.
+        circuit = self._circuits.get(None)
+        return circuit is not None and circuit.is_open
 
     def deliver(self, commands: Sequence[Command]) -> list[Any]:
         """The replies in order, for one round trip to each server that is concerned."""
