@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from quickcache_core.errors import ConfigError
 from quickcache_core.eviction_policy import EvictionPolicy
 from quickcache_core.files import CacheFiles, FileRules
 from quickcache_core.loading.options import LoadOptions
-from quickcache_core.location import read_location
+from quickcache_core.location import joined, read_location
 from quickcache_core.registry import eviction_policies, serializers
 from quickcache_core.scopes import LEAST_BYTES, check_shared_scope, make_store
 from quickcache_core.serializer import BaseSerializer
@@ -30,6 +31,7 @@ from quickcache_core.serializer.signing import Secret, Secrets, Signer
 from quickcache_core.sizes import bytes_of
 from quickcache_core.store.base import Bounds
 from quickcache_core.store.keyspace import SEPARATOR
+from quickcache_core.store.redis.requirements import check_redis_scope
 from quickcache_core.ttl import TTL, seconds
 
 DISABLING_VARIABLE: Final = "QUICKCACHE_DISABLED"
@@ -38,6 +40,14 @@ DISABLING_VARIABLE: Final = "QUICKCACHE_DISABLED"
 LEAST_WEIGHT: Final = 1000
 """Bytes; with less than a few entries nothing is a cache."""
 
+_THE_SERVERS: Final = {
+    "max_bytes": "how much a store in scope redis may take is set at the server, with maxmemory and a "
+    "maxmemory-policy such as allkeys-lru; leave the option out",
+    "auto_resize": "a store in scope redis takes no memory here but for near_size entries; leave it out",
+    "eviction_policy": "in scope redis the server evicts, by its maxmemory-policy; leave the option out",
+}
+"""Settings that have no meaning in scope `redis`, and what to do instead."""
+_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _BOOLEANS = (
     "cache_timestamps",
     "enable_metrics",
@@ -74,7 +84,7 @@ class QuickCacheConfig:
     """Whether the bounds of a store in memory shrink while the machine or the container is short of memory.
     """
     near_size: int = 10_000
-    """Entries of a store in scope `shared` that each process keeps at hand, at least 0."""
+    """Entries of a store in scope `shared` or `redis` that each process keeps at hand, at least 0."""
     fail: Literal["degrade", "raise"] = "degrade"
     """What becomes of operations while the store can't be used. `degrade`: reads miss and nothing is stored.
     `raise`: `StoreUnavailable`.
@@ -134,7 +144,16 @@ class QuickCacheConfig:
     location: str = ""
     """Which store: empty or `memory://` for one of its own, `memory://name` or a plain word for one shared by
     name in this process, `shared://` and the absolute path of a directory for one that all processes of the
-    host share.
+    host share, the URL of a Redis or Valkey server (`redis://`, `rediss://`, `valkey://`, `valkeys://`,
+    `unix://`), or of several with commas between, for one that all who reach the server share.
+    """
+    redis_prefix: str = "qc"
+    """What the keys of a store in scope `redis` begin with on the server: up to 40 letters, digits, `_`, `.`
+    and `-`. Caches with the same prefix and server share their entries.
+    """
+    redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    """Options for the connections of redis-py to a store in scope `redis`, such as `password`,
+    `socket_timeout` (seconds, 1 if not given), `socket_connect_timeout` (0.5) and `ssl_ca_certs`.
     """
     isolation: Literal["share", "auto", "copy"] = "share"
     """`share`: callers get the object that was stored. `auto`: what can be changed is copied. `copy`:
@@ -235,7 +254,9 @@ class QuickCacheConfig:
             raise ConfigError("version", version, "give a string such as the number of the release")
 
     def _check_scope(self) -> None:
-        scope = read_location(self.location).scope
+        scope, _, servers = read_location(self.location)
+        self._set("location", joined(self.location))
+        self._check_redis_settings()
         checks.integer("near_size", self.near_size, 0, sys.maxsize)
         checks.one_of("fail", self.fail, ("degrade", "raise"))
         checks.one_of("oversized", self.oversized, ("raise", "skip"))
@@ -243,6 +264,9 @@ class QuickCacheConfig:
             bytes_of("max_bytes", self.max_bytes, LEAST_BYTES if scope == "shared" else LEAST_WEIGHT)
         if scope == "memory":
             return
+        if servers is not None:
+            self._check_left_to_server()
+            check_redis_scope(servers, self.redis_options)
         if self.auto_resize:
             raise ConfigError(
                 "auto_resize",
@@ -263,10 +287,31 @@ class QuickCacheConfig:
             raise ConfigError(
                 "secret",
                 None,
-                "values in scope shared are read by other processes, and this serializer could run what "
+                f"values in scope {scope} are read by other processes, and this serializer could run what "
                 "somebody else put there; set a secret to sign them, or serializer='json'",
             )
-        check_shared_scope()
+        if scope == "shared":
+            check_shared_scope()
+
+    def _check_redis_settings(self) -> None:
+        prefix: object = self.redis_prefix
+        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+            raise ConfigError(
+                "redis_prefix", prefix, "give 1 to 40 of the letters A to Z and a to z, digits, _ . -"
+            )
+        options: object = self.redis_options
+        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+            raise ConfigError(
+                "redis_options",
+                checks.Hidden(options),
+                "give a mapping of names of redis-py's options to values",
+            )
+
+    def _check_left_to_server(self) -> None:
+        """What the server of scope `redis` is responsible for."""
+        for name, instead in _THE_SERVERS.items():
+            if getattr(self, name) != FIELDS[name].default:
+                raise ConfigError(name, getattr(self, name), instead)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

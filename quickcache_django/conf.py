@@ -78,7 +78,8 @@ class SettingError(InvalidCacheBackendError):
 
     def __init__(self, check_id: str, setting: str, value: object, remedy: str) -> None:
         # A secret must not end up in logs and on error pages.
-        self.shown = f"<{type(value).__name__}>" if setting.startswith("SECRET") else repr(value)
+        hidden = setting.startswith(("SECRET", "REDIS_OPTIONS"))
+        self.shown = f"<{type(value).__name__}>" if hidden else repr(value)
         super().__init__(f"{setting}={self.shown}: {remedy}")
         self.check_id = check_id
         self.setting = setting
@@ -147,7 +148,7 @@ def _identity(location: str, params: Mapping[str, Any]) -> Any:
     """What tells one entry of `CACHES` from another; None if that can't be told cheaply."""
     try:
         identity = (
-            location,
+            _hashable(location),
             # With the type, because True is equal to 1 and no number of entries.
             tuple(
                 (name, type(value), _hashable(value)) for name, value in params.items() if name != "OPTIONS"
@@ -161,6 +162,8 @@ def _identity(location: str, params: Mapping[str, Any]) -> Any:
 
 
 def _hashable(value: Any) -> Any:
+    if value.__class__ is dict:
+        return tuple(value.items())
     return tuple(value) if value.__class__ is list else value
 
 
@@ -270,13 +273,14 @@ class Reader:
             self._timeout = None if seconds is NEVER else seconds
 
     def _where(self) -> Iterator[SettingError]:
-        if not isinstance(self.location, str):
+        if not isinstance(self.location, str | list | tuple):
             yield SettingError(WRONG_LOCATION, "LOCATION", self.location, "give a string: a name, or nothing")
             return
         try:
-            QuickCacheConfig(location=self.location)
+            QuickCacheConfig(location=self.location)  # type: ignore[arg-type]
         except ConfigError as error:
-            yield SettingError(WRONG_LOCATION, "LOCATION", self.location, error.remedy)
+            # Not LOCATION itself, which may have a password in it.
+            yield SettingError(WRONG_LOCATION, "LOCATION", error.value, error.remedy)
 
     def _config(self) -> QuickCacheConfig:
         fields = {**DEFAULTS, **self._fields, "location": store_location(self.location)}
@@ -290,8 +294,10 @@ class Reader:
         return QuickCacheConfig(**fields)
 
 
-def store_location(location: str) -> str:
+def store_location(location: str | list[str] | tuple[str, ...]) -> str:
     """The engine's name for a LOCATION; aliases with equal ones share their entries."""
+    if not isinstance(location, str):
+        return ",".join(location)
     if location in ("", "memory://"):
         return _UNNAMED
     return location if "://" in location else f"memory://{location}"

@@ -11,7 +11,7 @@ from flask.cli import AppGroup, FlaskGroup
 
 from quickcache_core import MISSING, CacheLoadError
 from quickcache_core.loading.warm_command import Contents, contents_of, function_at, warm_and_show
-from quickcache_core.location import read_location
+from quickcache_core.location import read_location, shown
 from quickcache_core.metrics.prometheus import to_prometheus
 from quickcache_core.metrics.report import StatsReport, clear_everywhere, keys_report, stats_report, to_json
 from quickcache_core.metrics.tables import keys_table, stats_table
@@ -229,4 +229,4 @@ def chosen(app: Flask, names: tuple[str, ...]) -> dict[str, QuickCache]:
 
 
 def location_of(backend: QuickCache) -> str:
-    return backend.engine.config.location
+    return shown(backend.engine.config.location)

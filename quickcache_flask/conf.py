@@ -27,7 +27,8 @@ _FLASK_SETTINGS = {
     "CACHE_KEY_PREFIX": ("key_prefix", DEFAULT_KEY_PREFIX),
 }
 _FLASK_ARGUMENTS = [*(argument for argument, _ in _FLASK_SETTINGS.values()), "ignore_errors"]
-_SECRETS = ("secret", "secret_fallbacks")
+_SECRETS = ("secret", "secret_fallbacks", "location", "redis_options")
+"""Settings whose errors show what the core shows of them: a location may have a password in it."""
 _NOT_SHOWN = "(not shown)"
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 from django.core.cache import caches
 from django.core.management.base import BaseCommand, CommandError
 
+from quickcache_core.location import shown
 from quickcache_django.backend import QuickCache
 from quickcache_django.checks import entries
 
@@ -24,7 +25,7 @@ class CacheCommand(BaseCommand):
         )
 
     def chosen(self, options: dict[str, Any]) -> list[tuple[str, str, QuickCache]]:
-        """Alias, LOCATION and backend object of the aliases asked for."""
+        """Alias, LOCATION without a password, and backend object of the aliases asked for."""
         locations = {alias: location for alias, location, _ in entries()}
         wanted = options["alias"] or list(locations)
         if not wanted:
@@ -39,4 +40,7 @@ class CacheCommand(BaseCommand):
                 control = cast(QuickCache, caches[alias]).engine.control
                 if control is not None:
                     control.stay_out()
-        return [(alias, locations[alias], cast(QuickCache, caches[alias])) for alias in dict.fromkeys(wanted)]
+        return [
+            (alias, shown(locations[alias]), cast(QuickCache, caches[alias]))
+            for alias in dict.fromkeys(wanted)
+        ]

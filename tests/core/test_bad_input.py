@@ -219,9 +219,32 @@ CONFIG: dict[str, list[tuple[Any, str]]] = {
             for path in ("", "relative/path", "~/cache", "/", "/a/..", "/nul\0")
         ),
         *(
-            (f"{scheme}://host", "is not part of this version; use ''")
-            for scheme in ("redis", "rediss", "unix", "valkey")
+            (location, "give a URL such as 'redis://host:6379/0'")
+            for location in (
+                "redis://host:port",
+                "redis://host/db",
+                "redis://host#a",
+                "redis://host,other",
+                "redis://host?cluster=maybe",
+                "redis://host/1?cluster=true",
+                "valkey://host?cluster=true&sentinel=shop",
+                "redis://host/1,redis://other/2",
+                "redis://host,rediss://other",
+                "unix://relative/path",
+                "unix:///run/a?cluster=true",
+            )
         ),
+        *(
+            (value, "give a string")
+            for value in ([], ["shop"], ("shared:///a", "shared:///b"), ["redis://a", 5])
+        ),
+    ],
+    "redis_prefix": [
+        (value, "give 1 to 40 of the letters")
+        for value in ("", "a:b", "a/b", "é", "a" * 41, "a\n", None, 5, b"qc")
+    ],
+    "redis_options": [
+        (value, "give a mapping of names") for value in (None, 5, "hunter2", ["hunter2"], {5: "hunter2"})
     ],
     "isolation": [
         (value, "give 'auto', 'share' or 'copy'")
@@ -264,7 +287,7 @@ CONFIG: dict[str, list[tuple[Any, str]]] = {
         for value in (None, 5, "system", object(), NoWall(), TellsText(), ManualClock, dict)
     ],
 }
-SECRET_FIELDS = {"secret", "secret_fallbacks"}
+SECRET_FIELDS = {"secret", "secret_fallbacks", "redis_options"}
 
 
 def test_every_field_has_a_row() -> None:

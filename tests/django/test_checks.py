@@ -60,7 +60,8 @@ def test_nothing_wrong() -> None:
             "MAX_ENTRIES says the same; keep one",
         ),
         ("E005", {"LOCATION": "ftp://x"}, "LOCATION='ftp://x'", "Unknown scheme"),
-        ("E005", {"LOCATION": "redis://x"}, "LOCATION='redis://x'", "not part of this version"),
+        ("E005", {"LOCATION": "redis://x/y"}, "LOCATION='redis://x/y'", "The database is a number"),
+        ("E005", {"LOCATION": "redis://:pw@x/y"}, "LOCATION=<str>", "The database is a number"),
     ],
 )
 def test_something_wrong(check_id: str, entry: dict[str, Any], text: str, hint: str) -> None:

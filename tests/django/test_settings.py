@@ -43,6 +43,8 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "AUTO_RESIZE": (True, 1),
     "NEAR_SIZE": (7, -1),
     "FAIL": ("raise", "loudly"),
+    "REDIS_PREFIX": ("shop", ""),
+    "REDIS_OPTIONS": ({"password": "hunter2"}, ["hunter2"]),
     "EVICTION_POLICY": ("lru", "best"),
     "SERIALIZER": ("json", "xml"),
     "ISOLATION": ("share", "none"),
@@ -100,7 +102,8 @@ def test_wrong_option(location: str, option: str) -> None:
     assert isinstance(error, SettingError)
     assert (error.setting, error.value) == (option, value)
     assert len(error.remedy) > 10
-    shown = "<int>" if option.startswith("SECRET") else repr(value)
+    hidden = option.startswith(("SECRET", "REDIS_OPTIONS"))
+    shown = f"<{type(value).__name__}>" if hidden else repr(value)
     assert str(error) == f"{option}={shown}: {error.remedy}"
 
 
@@ -144,7 +147,8 @@ def test_wrong_option(location: str, option: str) -> None:
         ({"TIMEOUT": 5, "timeout": 5}, "timeout", "TIMEOUT says the same"),
         ({"LOCATION": "shared://tmp/x"}, "LOCATION", "absolute path"),
         ({"LOCATION": "shared:///tmp/x", "OPTIONS": {"EVICTION_POLICY": "lru"}}, "EVICTION_POLICY", "CLOCK"),
-        ({"LOCATION": "redis://localhost"}, "LOCATION", "memory://"),
+        ({"LOCATION": "redis://localhost:port"}, "LOCATION", "redis://host:6379"),
+        ({"LOCATION": ["shop"]}, "LOCATION", "give a string"),
         ({"LOCATION": "ftp://x"}, "LOCATION", "unknown scheme"),
         ({"LOCATION": ["a", "b"]}, "LOCATION", "string"),
         ({"LOCATION": None}, "LOCATION", "string"),

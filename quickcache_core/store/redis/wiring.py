@@ -43,7 +43,6 @@ _OURS: Final = {
             "cache_config",
             "connection_class",
             "connection_pool",
-            "credential_provider_pool",
             "decode_responses",
             "encoder_class",
             "encoding",
@@ -59,6 +58,11 @@ _OURS: Final = {
     ),
 }
 _NOT_OF_CONNECTIONS: Final = ("max_connections", "sentinel_kwargs")
+
+
+def refusal(name: str) -> str:
+    """Why an option of redis-py can't be given; nothing if it can."""
+    return _OURS.get(name, "")
 
 
 class Channel(Protocol):
@@ -203,13 +207,19 @@ class Wiring:
         self._sentinel_options = dict(options.get("sentinel_kwargs") or {})
         self.max_connections: int | None = options.get("max_connections")
 
+    def try_out(self) -> None:
+        """Makes connections without connecting. Raises whatever redis-py raises of wrong options."""
+        server = self.address.servers[0]
+        is_sentinel = self.address.arrangement == "sentinel"
+        self._sync_channel(server, is_sentinel)
+        self._async_channel(server, is_sentinel)
+        if is_sentinel:
+            self._sync_channel(server, False)
+
     def channel(self, server: Server, *, sentinel: bool = False) -> Channel:
         """A new one, not connected yet; of the kind that suits the code that asks."""
-        if bridge.is_bridged():
-            return self._async_channel(server, sentinel)
-        options = self._kwargs(server, sentinel, synchronous.parse_url)
-        kind = options.pop("connection_class", synchronous.Connection)
-        return SyncChannel(kind(**options, retry=Retry(NoBackoff(), 0)))
+        make = self._async_channel if bridge.is_bridged() else self._sync_channel
+        return make(server, sentinel)
 
     def connection(self, server: Server, **options: Any) -> synchronous.AbstractConnection:
         """One that speaks RESP3, not connected yet, and belongs to the caller."""
@@ -219,6 +229,11 @@ class Wiring:
             **{**own, "retry": Retry(NoBackoff(), 0), "protocol": 3, **options}
         )
         return made
+
+    def _sync_channel(self, server: Server, sentinel: bool) -> SyncChannel:
+        options = self._kwargs(server, sentinel, synchronous.parse_url)
+        kind = options.pop("connection_class", synchronous.Connection)
+        return SyncChannel(kind(**options, retry=Retry(NoBackoff(), 0)))
 
     def _async_channel(self, server: Server, sentinel: bool) -> AsyncChannel:
         options = self._kwargs(server, sentinel, asynchronous.parse_url)
