@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.redis.servers import RedisServer
+from tests.redis.servers import RedisCluster, RedisServer, Sentinels
 
 URL_VARIABLE = "QUICKCACHE_TEST_REDIS_URL"
 """A Redis or Valkey server to use for tests that only need one that works. Its database is flushed."""
@@ -35,3 +35,17 @@ def redis_server() -> Iterator[RedisServer]:
     """A server of the test's own, which it may kill, stop and restart."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A Cluster of the test's own, without replicas."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def sentinels() -> Iterator[Sentinels]:
+    """A primary, a replica and one Sentinel of the test's own."""
+    with Sentinels() as servers:
+        yield servers

