@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from quickcache_core.entry import FOREVER, MISSING
 from quickcache_core.errors import InvalidKey, KeyExpired, KeyNotFound
 from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.store.base import ABSENT
+from quickcache_core.store.record import Extras
 
 MOST_BYTES = 32_000_000
 """Serialized size of what a near store keeps."""
@@ -87,6 +88,9 @@ class RichNearEntry(NearEntry):
     def due_at(self) -> float:
         """When readers are told to load it again."""
         return max(min(self.fresh_until, self.refresh_at), self.off_until)
+
+
+R = TypeVar("R", bound=RichNearEntry)
 
 
 class NearStore:
@@ -266,3 +270,32 @@ class NearStore:
         self._weight = 0
         self.stamps = stamps
         self.references = references
+
+
+def fresh_until(entry: NearEntry) -> float:
+    return entry.fresh_until if isinstance(entry, RichNearEntry) else entry.deadline
+
+
+def rich_entry(value: Any, label: int, slot: int, extras: Extras) -> RichNearEntry:
+    """What is kept near of a record with extras."""
+    return filled(RichNearEntry(value, label, slot, FOREVER), extras)
+
+
+def filled(entry: R, extras: Extras) -> R:
+    """The entry, as the extras have it live."""
+    deadline = min(extras.fresh_until, max(extras.refresh_at, extras.off_until))
+    if extras.sliding or extras.tags:
+        deadline = 0.0
+    elif deadline == FOREVER:
+        deadline = FOREVER
+    entry.deadline = deadline
+    entry.fresh_until = entry.written = extras.fresh_until
+    entry.last = extras.last
+    entry.stale_ttl = extras.stale_ttl
+    entry.refresh_at = extras.refresh_at
+    entry.off_until = extras.off_until
+    entry.ttl = extras.ttl if extras.sliding else 0.0
+    entry.source = extras.label
+    entry.tags = extras.tags
+    entry.etag = extras.etag
+    return entry

@@ -13,11 +13,11 @@ from quickcache_core.entry import FOREVER
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.base import Bounds
 from quickcache_core.store.codec import added
+from quickcache_core.store.debts import Debts, Paid
 from quickcache_core.store.life import Life, tag_slot
 from quickcache_core.store.record import is_rich
 from quickcache_core.store.shared import reading, table
 from quickcache_core.store.shared.connection import Connection as SharedTable
-from quickcache_core.store.shared.debts import Debts
 from quickcache_core.store.shared.record import extras_of, is_invalid
 from quickcache_core.store.shared.words import FIRST_TAG
 
@@ -38,10 +38,10 @@ os.register_at_fork(after_in_child=_settling.clear)
 _settle = Debts.settle
 
 
-def _settle_noted(debts: Debts) -> None:
+def _settle_noted(debts: Debts) -> Paid:
     _settling.add(get_ident())
     try:
-        _settle(debts)
+        return _settle(debts)
     finally:
         _settling.discard(get_ident())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,20 +9,19 @@ from quickcache_core.clock import Clock
 from quickcache_core.entry import FOREVER
 from quickcache_core.errors import SerializationError, StoreUnavailable
 from quickcache_core.keys import check_key
-from quickcache_core.serializer.isolation import Frozen, thaw
+from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.store.base import ABSENT, Presence
 from quickcache_core.store.codec import Codec
+from quickcache_core.store.debts import Debts
+from quickcache_core.store.forms import Forms
 from quickcache_core.store.life import ASK, Found
-from quickcache_core.store.near import WHOLE, NearEntry, NearStore, RichNearEntry
+from quickcache_core.store.near import WHOLE, NearEntry, NearStore, RichNearEntry, fresh_until, rich_entry
 from quickcache_core.store.record import FLAGS, RICH, Extras
 from quickcache_core.store.shared.connection import Crowded
-from quickcache_core.store.shared.debts import Debts
 from quickcache_core.store.shared.record import extras_of, is_invalid
 from quickcache_core.store.shared.table import SharedTable
 from quickcache_core.store.shared.values import stored_key
 from quickcache_core.store.shared.words import slot_of
-
-logger = logging.getLogger(__name__)
 
 _LIVE, _EXPIRED, _GONE = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
 _STEP = 0.05
@@ -51,14 +49,14 @@ class Reading:
         trouble: Callable[[StoreUnavailable], None],
     ) -> None:
         self.near = NearStore(clock.monotonic, near_size, self._get_behind, self._closer)
-        self.debts = Debts(table, self.near)
+        self.debts = Debts(self.near, self._pay, table.clear)
+        self.forms = Forms(codec, self.near, table.counters, f"shared cache in {table.connection.path}")
         self._table = table
         self._connection = table.connection
         self._codec = codec
         self._read, self._decode = table.connection.read, codec.decode
         self._now = clock.monotonic
         self._trouble = trouble
-        self._complained = False
         table.connection.attach(self.near)
 
     # Getting
@@ -119,11 +117,11 @@ class Reading:
     def _answer(self, key: str, entry: NearEntry, default: Any) -> Any:
         """What a get makes of what was just read from the files, where there may be anything."""
         value = entry.value
-        if value.__class__ is Frozen and value.load == self._first_read:
+        if value.__class__ is Frozen and self.forms.is_unread(value):
             try:
-                entry.value = self._codec.settle(value.data[1])[1]
+                entry.value = self.forms.read(value)[1]
             except SerializationError as error:
-                self.unreadable(str(error.__cause__ or error))
+                self.forms.unreadable(str(error.__cause__ or error))
                 self.near.drop(key)
                 return self.near.missing(key, default)
         if entry.__class__ is NearEntry:
@@ -233,6 +231,9 @@ class Reading:
 
     # Keeping
 
+    def _pay(self, keys: list[str]) -> None:
+        self._table.remove_many([(raw, slot_of(raw)) for raw in map(stored_key, keys)])
+
     def fetch(self, key: str, young: dict[str, NearEntry]) -> NearEntry:
         """What the table has, kept near."""
         raw = stored_key(key)
@@ -263,12 +264,12 @@ class Reading:
             return entry
         decoded = self._decode(raw, key, record)
         if decoded is None:
-            self.unreadable(self._codec.reason(record))
+            self.forms.unreadable(self._codec.reason(record))
             entry = NearEntry(ABSENT, label, slot, FOREVER)
         else:
             value, deadline = decoded
             if value.__class__ is Frozen:
-                value = self.near_form(key, value)
+                value = self.forms.near_form(key, value)
             if record[FLAGS] & RICH:
                 entry = self._rich_entry(value, label, slot, extras_of(record), key)
                 # What is read again and again, since it is due, must not push out others.
@@ -288,50 +289,3 @@ class Reading:
             # It was read here, and that isn't written down.
             entry.fresh_until = max(entry.fresh_until, known.fresh_until)
         return entry
-
-    def near_form(self, key: str, stored: Any) -> Any:
-        return Frozen(self._first_read, (key, stored.data)) if self._codec.holds(stored) else stored
-
-    def _first_read(self, packed: tuple[str, Any]) -> Any:
-        """Load a value, and keep it in a form that is cheaper to read."""
-        key, data = packed
-        value, form = self._codec.settle(data)
-        entry = self.near.young.get(key)
-        if entry is not None and entry.value.__class__ is Frozen and entry.value.data is packed:
-            entry.value = form
-        return value if form.__class__ is not Frozen or self._codec.holds(form) else thaw(form)
-
-    def unreadable(self, reason: str) -> None:
-        """Note that a record is of no use."""
-        self._table.counters.store_errors += 1
-        if not self._complained:
-            self._complained = True
-            logger.warning(
-                "An entry of the shared cache in %s %s; such entries are misses, and are not reported again",
-                self._connection.path,
-                reason,
-            )
-
-
-def fresh_until(entry: NearEntry) -> float:
-    return entry.fresh_until if isinstance(entry, RichNearEntry) else entry.deadline
-
-
-def rich_entry(value: Any, label: int, slot: int, extras: Extras) -> RichNearEntry:
-    """What is kept near of a record with extras."""
-    deadline = min(extras.fresh_until, max(extras.refresh_at, extras.off_until))
-    if extras.sliding or extras.tags:
-        deadline = 0.0
-    elif deadline == FOREVER:
-        deadline = FOREVER
-    entry = RichNearEntry(value, label, slot, deadline)
-    entry.fresh_until = entry.written = extras.fresh_until
-    entry.last = extras.last
-    entry.stale_ttl = extras.stale_ttl
-    entry.refresh_at = extras.refresh_at
-    entry.off_until = extras.off_until
-    entry.ttl = extras.ttl if extras.sliding else 0.0
-    entry.source = extras.label
-    entry.tags = extras.tags
-    entry.etag = extras.etag
-    return entry

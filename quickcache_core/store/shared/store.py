@@ -17,11 +17,11 @@ from quickcache_core.store import record as layout
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
 from quickcache_core.store.codec import Codec
 from quickcache_core.store.life import Found, Life
-from quickcache_core.store.near import NearEntry
+from quickcache_core.store.near import NearEntry, fresh_until, rich_entry
 from quickcache_core.store.record import FLAGS, RICH, deadline_of, is_rich, packed_life, raw_extras
 from quickcache_core.store.shared.connection import WriterBusy
 from quickcache_core.store.shared.lives import Token
-from quickcache_core.store.shared.reading import Reading, fresh_until, rich_entry
+from quickcache_core.store.shared.reading import Reading
 from quickcache_core.store.shared.record import extras_of, presence
 from quickcache_core.store.shared.table import SharedTable
 from quickcache_core.store.shared.values import original_key, stored_key, stored_range
@@ -192,7 +192,7 @@ class SharedStore(Store):
                 key = original_key(raw, record)
                 decoded = self._codec.decode(raw, key, record)
                 if decoded is None:
-                    self._reading.unreadable(self._codec.reason(record))
+                    self._reading.forms.unreadable(self._codec.reason(record))
                     continue
                 extras = layout.extras_of(record) if is_rich(record) else None
                 until = decoded[1] if extras is None else extras.fresh_until
@@ -206,7 +206,7 @@ class SharedStore(Store):
 
     def _kept(self, key: str, stored: Any, label: int, slot: int, deadline: float, record: bytes) -> None:
         if stored.__class__ is Frozen:
-            stored = self._reading.near_form(key, stored)
+            stored = self._reading.forms.near_form(key, stored)
         near = self._near
         if record and record[FLAGS] & RICH:
             extras = extras_of(record)._replace(label=label)
@@ -414,7 +414,7 @@ class SharedStore(Store):
             return presence, None
         decoded = self._codec.decode(raw, key, record)
         if decoded is None:
-            self._reading.unreadable(self._codec.reason(record))
+            self._reading.forms.unreadable(self._codec.reason(record))
             return _GONE, None
         return _LIVE, thaw(decoded[0])
 

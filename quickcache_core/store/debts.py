@@ -1,19 +1,24 @@
-"""What has to leave a shared store as soon as it can be used again."""
+"""What has to leave a store as soon as it can be used again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import NamedTuple
 
 from quickcache_core.store.near import NearStore
-from quickcache_core.store.shared.table import SharedTable
-from quickcache_core.store.shared.values import stored_key
-from quickcache_core.store.shared.words import slot_of
 
 _MOST = 10_000
 """Keys; with more, all of the cache is owed."""
 _SLICE = 64
-"""Keys removed in one transaction."""
+"""Keys removed at a time."""
+
+
+class Paid(NamedTuple):
+    """What was removed."""
+
+    keys: list[str]
+    everything: bool
 
 
 class Debts:
@@ -22,9 +27,15 @@ class Debts:
     Reads go by the debts until they are paid.
     """
 
-    def __init__(self, table: SharedTable, near: NearStore) -> None:
-        self._table = table
+    def __init__(
+        self,
+        near: NearStore,
+        remove: Callable[[list[str]], object],
+        clear: Callable[[], object],
+    ) -> None:
         self._near = near
+        self._remove = remove
+        self._clear = clear
         self._keys: dict[str, object] = {}
         self._all: object = None
         self.exist = False
@@ -44,16 +55,20 @@ class Debts:
     def cover(self, key: str) -> bool:
         return self.exist and (self._all is not None or key in self._keys)
 
-    def settle(self) -> None:
+    def mark(self, key: str) -> object:
+        """What tells whether the key was written in vain since: then it is another one."""
+        return self._all, self._keys.get(key)
+
+    def settle(self) -> Paid:
         """Remove what is owed. Raises `StoreUnavailable`."""
         # Other threads make new debts meanwhile.
         keys, everything = self._keys.copy(), self._all
         if everything is not None:
-            self._table.clear()
+            self._clear()
         else:
-            raws = ((raw, slot_of(raw)) for raw in map(stored_key, keys))
-            while batch := list(islice(raws, _SLICE)):
-                self._table.remove_many(batch)
+            owed = iter(keys)
+            while batch := list(islice(owed, _SLICE)):
+                self._remove(batch)
         for key, debt in keys.items():
             if (newer := self._keys.pop(key, debt)) is not debt:
                 self._keys[key] = newer
@@ -62,3 +77,4 @@ class Debts:
         self.exist = False
         if self._keys or self._all is not None:
             self.exist = True
+        return Paid(list(keys), everything is not None)
