@@ -52,12 +52,14 @@ class AfterCommit:
     Reads aren't held back: until the commit everybody gets what was cached before, this transaction included.
     """
 
-    def __init__(self, cache: QuickCache, using: str | None = None) -> None:
+    def __init__(self, cache: QuickCache, using: str | None = None, *, robust: bool = False) -> None:
+        """`robust`: outside of a transaction errors are logged as well."""
         self.cache = cache
         self._using = using
+        self._robust = robust
 
     def namespace(self, name: str) -> AfterCommit:
-        return AfterCommit(self.cache.namespace(name), self._using)
+        return AfterCommit(self.cache.namespace(name), self._using, robust=self._robust)
 
     set = _later(QuickCache.set)
     set_many = _later(QuickCache.set_many)
@@ -82,4 +84,4 @@ class AfterCommit:
         # Django names it where it logs an error.
         call.__qualname__ = f"{type(self.cache).__name__}.{name}"
         waits = transaction.get_connection(self._using).in_atomic_block
-        transaction.on_commit(call, self._using, robust=waits)
+        transaction.on_commit(call, self._using, robust=waits or self._robust)
