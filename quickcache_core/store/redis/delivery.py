@@ -88,7 +88,9 @@ class Delivery:
         return self._attempt(server, commands)[1]
 
     def primaries(self) -> list[Server]:
-        return self._guarded(self._circuit(None), self._route.primaries, None)
+        if isinstance(self._route, One):
+            return self._route.primaries()  # nobody was asked, so there is no answer to an outage in it
+        return self._guarded(self._circuit(None), self._route.primaries)
 
     def _by_server(
         self, commands: Sequence[Command], numbers: Sequence[int]
@@ -104,7 +106,7 @@ class Delivery:
                 groups.setdefault(cluster.server_for(commands[number]), []).append(number)
             return groups
 
-        return list(self._guarded(self._circuit(None), sort, None).items())
+        return list(self._guarded(self._circuit(None), sort).items())
 
     def _follow(self, command: Command, reply: Any, asked: Server) -> Any:
         """Learns from replies that point elsewhere, and gets what an ASK points to."""
@@ -132,9 +134,9 @@ class Delivery:
                     raise redis.ConnectionError(str(reply))
             return target, replies
 
-        return self._guarded(self._circuit(server if self._cluster else None), exchange, server)
+        return self._guarded(self._circuit(server if self._cluster else None), exchange)
 
-    def _guarded(self, circuit: Circuit, action: Callable[[], T], server: Server | None) -> T:
+    def _guarded(self, circuit: Circuit, action: Callable[[], T]) -> T:
         is_probe = circuit.enter()
         try:
             result = action()

@@ -194,6 +194,7 @@ class Pools:
     async def adrop_all(self) -> None:
         while self._pools:
             await self._pools.popitem()[1].adrop()
+        await asyncio.sleep(0)  # the turn in which the loop closes the sockets
 
 
 class Places:

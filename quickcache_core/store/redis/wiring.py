@@ -139,10 +139,10 @@ class AsyncChannel:
             async with asyncio.timeout(self._connect_timeout):
                 await self._connection.connect()
         except TimeoutError:
-            await self._connection.disconnect(nowait=True)
+            await self.aclose()
             raise redis.TimeoutError("Timeout connecting to server") from None
         except BaseException:
-            await self._connection.disconnect(nowait=True)
+            await self.aclose()
             raise
 
     def is_sound(self) -> bool:
@@ -173,11 +173,11 @@ class AsyncChannel:
                     except redis.ResponseError as error:
                         replies.append(error)
         except TimeoutError:
-            await connection.disconnect(nowait=True)
+            await self.aclose()
             raise redis.TimeoutError("Timeout reading from socket") from None
         except BaseException:
             # Here, where a coroutine can still be awaited: the task may have been cancelled.
-            await connection.disconnect(nowait=True)
+            await self.aclose()
             raise
         return replies
 
@@ -187,6 +187,11 @@ class AsyncChannel:
             bridge.wait(self.aclose())
 
     async def aclose(self) -> None:
+        """Waits for nothing."""
+        # A polite end of TLS takes turns of the loop, which may be about to end, and the server's help.
+        writer = getattr(self._connection, "_writer", None)
+        if writer is not None:
+            writer.transport.abort()
         try:
             await self._connection.disconnect(nowait=True)
         except BROKEN:
