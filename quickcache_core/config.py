@@ -343,7 +343,7 @@ class QuickCacheConfig:
         serializer = serializers.create(self.serializer)
         made = make_store(self, serializer)
         return Parts(
-            store=made.store,
+            store=made.store,  # type: ignore[arg-type]
             locks=made.locks,
             bounds=self.bounds(),
             load_options=self.load_options(),
@@ -373,6 +373,7 @@ class QuickCacheConfig:
             dismiss=made.dismiss,
             attend=made.attend if self.auto_resize else None,
             publisher=made.publisher,
+            aside=made.aside,
         )
 
     def bounds(self) -> Bounds:

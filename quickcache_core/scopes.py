@@ -24,9 +24,13 @@ from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.named import named_stores
 from quickcache_core.store.published import MemorySource
 from quickcache_core.store.weights import weigh
+from quickcache_core.twins import Aside
 
 if TYPE_CHECKING:
     from quickcache_core.config import QuickCacheConfig
+    from quickcache_core.store.redis.address import Address
+    from quickcache_core.store.redis.client import Client
+    from quickcache_core.store.redis.store import RedisStore
     from quickcache_core.store.shared.store import SharedStore
     from quickcache_core.store.shared.table import SharedTable
 
@@ -39,7 +43,7 @@ LOCK_BYTES: Final = 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    store: MemoryStore | SharedStore
+    store: MemoryStore | SharedStore | RedisStore
     freeze: Callable[[Any], Any] | None
     """What turns a value into its stored form; None if that is the value itself."""
     publisher: Publisher | None
@@ -52,6 +56,8 @@ class Made:
     """Gives the locks of the scope, made when they are first asked for."""
     attend: Callable[[AutoSizer], None] | None = None
     """Has a sizer looked after, as long as the store is; None where stores have a size of their own."""
+    aside: Aside | None = None
+    """How coroutines call what asks a server; None for a store that is reached without one."""
 
 
 def make_store(config: QuickCacheConfig, serializer: BaseSerializer) -> Made:
@@ -64,6 +70,8 @@ def make_store(config: QuickCacheConfig, serializer: BaseSerializer) -> Made:
         shared = _shared_store(config, location.name, serializer)
         locks = partial(_locks_in_files, config, location.name)
         return Made(shared, shared.freeze, shared.table.publisher, True, _nothing, locks)
+    if location.address is not None:
+        return _made_on_server(config, location.address, serializer)
     store = _memory_store(config, location.name)
     return Made(
         store,
@@ -262,3 +270,101 @@ def _look_after(interval: float, table: SharedTable) -> None:
         _wake_publisher(publisher)
 
     table.publisher, table.wake = publisher, wake
+
+
+# Scope redis
+
+
+def _made_on_server(config: QuickCacheConfig, address: Address, serializer: BaseSerializer) -> Made:
+    # Not imported above: this needs redis-py and greenlet.
+    from quickcache_core.store.redis import bridge
+    from quickcache_core.store.redis.opening import redis_stores
+
+    client = redis_stores.client(address, config.redis_options, config.clock)
+    store = _redis_store(config, client, serializer)
+    locks = partial(_locks_on_server, config, client)
+    return Made(store, store.freeze, store.publisher, True, _nothing, locks, aside=bridge.run)
+
+
+def _redis_store(config: QuickCacheConfig, client: Client, serializer: BaseSerializer) -> RedisStore:
+    from quickcache_core.store.codec import Codec
+    from quickcache_core.store.redis.opening import redis_stores
+    from quickcache_core.store.redis.store import RedisStore
+
+    def make() -> RedisStore:
+        codec = Codec(
+            serializer,
+            config.isolation,
+            config.immutable_types,
+            config.secrets("redis").signer,
+            config.allow_unsigned_pickle,
+        )
+        store = RedisStore(
+            client,
+            config.redis_prefix,
+            codec,
+            config.clock,
+            config.near_size,
+            degrade=config.fail == "degrade",
+        )
+        _tend(store)
+        return store
+
+    # Caches that read the entries in the same way share what they have near.
+    way = (
+        client,
+        config.redis_prefix,
+        config.serializer,
+        config.isolation,
+        config.immutable_types,
+        config.secret,
+        config.secret_fallbacks,
+        config.allow_unsigned_pickle,
+        config.near_size,
+        config.fail,
+    )
+    store = redis_stores.store(way, make)
+    store.widen(config.max_size)
+    return store
+
+
+def _tend(store: RedisStore) -> None:
+    from quickcache_core.store.redis.background import INTERVAL
+    from quickcache_core.store.redis.published import RedisSource
+
+    name = f"{store.client.address} {store.names.prefix.decode()}"
+    publisher = Publisher(
+        RedisSource(store), lambda: figures_path(name), _wake_publisher, shared_entries=True
+    )
+    background = store.background
+    maintenance.adopt(background)
+    maintenance.adopt(publisher)
+
+    def wake() -> None:
+        maintenance.wake(background, INTERVAL)
+        _wake_publisher(publisher)
+
+    store.publisher, background.wake = publisher, wake
+    background.has_thread = lambda: maintenance.is_running
+
+
+def _locks_on_server(config: QuickCacheConfig, client: Client) -> Locks:
+    from quickcache_core.serializer import JsonSerializer
+    from quickcache_core.store.codec import Codec
+    from quickcache_core.store.redis import bridge
+    from quickcache_core.store.redis.opening import redis_stores
+    from quickcache_core.store.redis.store import RedisStore
+
+    prefix = f"{config.redis_prefix}.locks"
+
+    def make() -> RedisStore:
+        codec = Codec(JsonSerializer(), "auto", (), lambda: None, False)
+        # No near store: whether a lock is free is asked each time. And no answers of an empty store.
+        return RedisStore(client, prefix, codec, config.clock, 0, degrade=False)
+
+    store = redis_stores.store((client, prefix), make)
+    known = _server_locks.get(store)
+    return _server_locks.setdefault(store, Locks(store, aside=bridge.run)) if known is None else known
+
+
+_server_locks: Final[WeakKeyDictionary[RedisStore, Locks]] = WeakKeyDictionary()

@@ -29,7 +29,7 @@ def is_bridged() -> bool:
     return isinstance(getcurrent(), _Bridge)
 
 
-async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """What `function` returns, which may call `wait`.
 
     It runs in the task and the context of the caller: it sees and sets the same context variables, and a

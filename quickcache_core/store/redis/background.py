@@ -1,0 +1,102 @@
+"""What there is to do for a store apart from its operations: by the maintenance thread, or now and then
+by them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from quickcache_core.errors import StoreUnavailable
+from quickcache_core.store.redis.former import Former
+from quickcache_core.store.redis.leases import Leases
+from quickcache_core.store.redis.near import TrackedNear
+from quickcache_core.store.redis.recovery import Recovery
+from quickcache_core.store.redis.size import Size
+from quickcache_core.store.redis.untracked import Untracked
+
+INTERVAL: Final = 1.0
+"""Seconds."""
+_BY_THREAD: Final = 0.2
+_BY_OPERATION: Final = 0.01
+"""Seconds at a time for the removal of what former generations left."""
+
+
+class Background:
+    """A member of `maintenance`."""
+
+    def __init__(
+        self,
+        near: TrackedNear | Untracked,
+        leases: Leases,
+        recovery: Recovery,
+        former: Former,
+        size: Size,
+    ) -> None:
+        self._near = near
+        self._leases = leases
+        self._recovery = recovery
+        self._former = former
+        self._size = size
+        self._pid = 0
+        self._next = 0.0
+        self._turn = [True]
+        """Taken out by who is at it: threads don't wait for each other."""
+        self.wake: Callable[[], None] = _nothing
+        """Asks for the thread."""
+        self.has_thread: Callable[[], bool] = _never
+
+    def attend(self) -> None:
+        """Called after each operation that asked the server."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._turn = [True]
+            self.wake()
+        if monotonic() >= self._next:
+            self._next = monotonic() + INTERVAL
+            if not self.has_thread():
+                self._work(_BY_OPERATION)
+
+    def sweep(self) -> None:
+        self._near.tend()
+        self._work(_BY_THREAD)
+        try:
+            if self._size.is_due:
+                self._size.work(_BY_THREAD)
+        except StoreUnavailable:
+            pass
+
+    def _work(self, seconds: float) -> None:
+        turn = self._turn
+        try:
+            mine = turn.pop()
+        except IndexError:
+            return
+        try:
+            self._leases.renew()
+            self._recovery.sweep()
+            if self._former.is_due:
+                self._former.work(seconds)
+        except StoreUnavailable:
+            pass  # logged where it was found
+        finally:
+            turn.append(mine)
+
+    def before_fork(self) -> bool:
+        return False
+
+    def after_fork_in_parent(self, held: bool) -> None:
+        pass
+
+    def after_fork_in_child(self, held: bool) -> None:
+        """Noticed by the next operation."""
+
+
+def _nothing() -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
