@@ -1,4 +1,4 @@
-"""`@cached` for functions of a Django project."""
+"""`@cached` for functions of a Django project, and `@cached_view` for its views."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from django.apps import apps
-from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
-from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Manager, Model, QuerySet
 from django.utils.datastructures import MultiValueDict
 from django.utils.functional import Promise
@@ -17,10 +15,12 @@ from django.utils.safestring import SafeString
 from quickcache_core import NoStableForm, register_stable_form
 from quickcache_core import QuickCache as Engine
 from quickcache_core.decorators import Decorator, Loader, Missed, Tags, check_options, numbered
+from quickcache_django.aliases import backend_of
 from quickcache_django.backend import QuickCache
 from quickcache_django.conf import NOT_KEPT, engine_ttl
+from quickcache_django.views import cached_view
 
-__all__ = ["cached"]
+__all__ = ["cached", "cached_view"]
 
 
 def cached(
@@ -98,14 +98,7 @@ class AliasPlace:
         return self.cache(namespace).delete(key)
 
     def _backend(self) -> QuickCache:
-        backend = caches[self._alias]
-        if not isinstance(backend, QuickCache):
-            raise ImproperlyConfigured(
-                f"CACHES[{self._alias!r}] is a {type(backend).__name__}; @cached needs "
-                '"BACKEND": "quickcache_django.QuickCache". To do without caching, as in tests, give it '
-                '"OPTIONS": {"ENABLED": False}'
-            )
-        return backend
+        return backend_of(self._alias)
 
 
 def _row(instance: Model) -> tuple[str, Any]:

@@ -63,6 +63,24 @@ def cached(
     )
 
 
+def backend_of(cache: Cache) -> QuickCache:
+    """That of the current app; without one, of the app that the Cache was made with. Raises `RuntimeError` if
+    it is none of ours.
+    """
+    try:
+        # As `Cache.cache` finds it, at a third of the time.
+        made: Any = current_app._get_current_object().extensions["cache"][cache]  # type: ignore[attr-defined]
+    except (RuntimeError, KeyError):
+        made = cache.cache
+    if not isinstance(made, QuickCache):
+        raise RuntimeError(
+            f"The backend of this app is a {type(made).__name__}, and this decorator needs "
+            'CACHE_TYPE = "quickcache_flask.QuickCache". To do without caching, as in tests, set '
+            'CACHE_OPTIONS = {"enabled": False} beside it'
+        )
+    return made
+
+
 class CachePlace:
     """A `flask_caching.Cache`, as a `quickcache_core.decorators.Place`."""
 
@@ -78,19 +96,7 @@ class CachePlace:
         return self.backend().engine
 
     def backend(self) -> QuickCache:
-        """That of the current app; without one, of the app that the Cache was made with."""
-        try:
-            # As `Cache.cache` finds it, at a third of the time.
-            made: Any = current_app._get_current_object().extensions["cache"][self._cache]  # type: ignore[attr-defined]
-        except (RuntimeError, KeyError):
-            made = self._cache.cache
-        if not isinstance(made, QuickCache):
-            raise RuntimeError(
-                f"@cached: the backend of this app is a {type(made).__name__}; set "
-                'CACHE_TYPE = "quickcache_flask.QuickCache". To do without caching, as in tests, set '
-                'CACHE_OPTIONS = {"enabled": False} beside it'
-            )
-        return made
+        return backend_of(self._cache)
 
     def cache(self, namespace: str | None) -> QuickCache:
         return self.backend() if namespace is None else self.backend().namespace(namespace)

@@ -1,0 +1,27 @@
+"""What a cache of whole responses needs, whatever the framework: keys, `Vary`, validators, freshness.
+
+Requests are known by the names of CGI (`HTTP_IF_NONE_MATCH`, `QUERY_STRING`), which WSGI has from there and
+Django also uses under ASGI.
+"""
+
+from quickcache_core.decorators.place import look_up
+from quickcache_core.http.answers import Answer, answer, finished
+from quickcache_core.http.page import Page, Snapshot, is_page
+from quickcache_core.http.pages import Label, Outcome, Pages, Visit
+from quickcache_core.http.rules import Rules, read_rules
+
+__all__ = [
+    "Answer",
+    "Label",
+    "Outcome",
+    "Page",
+    "Pages",
+    "Rules",
+    "Snapshot",
+    "Visit",
+    "answer",
+    "finished",
+    "is_page",
+    "look_up",
+    "read_rules",
+]

@@ -1,0 +1,82 @@
+"""From a page to the answer to one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from quickcache_core.http.headers import is_unchanged
+from quickcache_core.http.page import (
+    BODY,
+    CONTROL,
+    CREATED,
+    ETAG,
+    HEADERS,
+    LAST_MODIFIED,
+    NO_END,
+    OWN,
+    STATUS,
+    TTL,
+    Page,
+    body_of,
+    headers_of,
+)
+from quickcache_core.http.rules import LONGEST_AGE, Rules
+
+_SET_BY_US = frozenset({"etag", "last-modified", "vary", "cache-control"})
+
+
+Answer = tuple[int, list[tuple[str, str]], bytes]
+"""Status, headers, body."""
+
+
+def answer(
+    page: Page, rules: Rules, environ: Mapping[str, Any], wall: Callable[[], float], label: str
+) -> Answer:
+    """What to send of a page: all of it, or that it has not changed. `wall` tells the time."""
+    # Most often one of these is all there is to it.
+    headers = list(page[HEADERS]) if page.__class__ is tuple else headers_of(page)
+    if rules.adds or page[CONTROL] == OWN:
+        _add(headers, page, rules, wall(), label)
+    if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MODIFIED_SINCE" in environ:
+        is_success = 200 <= page[STATUS] < 300
+        if is_success and is_unchanged(environ, page[ETAG], page[LAST_MODIFIED]):
+            return 304, [one for one in headers if one[0].lower() in rules.kept_when_unchanged], b""
+    body = page[BODY]
+    return page[STATUS], headers, body if body.__class__ is bytes else body_of(page)
+
+
+def finished(
+    page: Page, rules: Rules, environ: Mapping[str, Any], wall: Callable[[], float], label: str
+) -> tuple[list[tuple[str, str]], bool]:
+    """For a response of which the page was just taken: the headers to set, which it may have already, and
+    whether the client has it and needs nothing else of it.
+    """
+    status, headers, _ = answer(page, rules, environ, wall, label)
+    is_unchanged = status == 304
+    if not is_unchanged:
+        headers = [one for one in headers if one[0].lower() in _SET_BY_US or one[0] == rules.x_cache]
+    return headers, is_unchanged
+
+
+def is_stale(page: Page, now: float) -> bool:
+    """Whether its TTL has ended. `now`: wall time in seconds."""
+    created: float = page[CREATED]
+    ttl: float = page[TTL]
+    return ttl != NO_END and now >= created + ttl
+
+
+def _add(headers: list[tuple[str, str]], page: Page, rules: Rules, now: float, label: str) -> None:
+    control = page[CONTROL]
+    # A wall clock may have been set back.
+    age = max(0, int(now - page[CREATED]))
+    if control == OWN:
+        # Else a browser would take the page for as fresh as on the day that it was made.
+        headers.append(("Age", str(age)))
+    elif rules.cache_control:
+        ttl = page[TTL]
+        left = LONGEST_AGE if ttl == NO_END else max(0, min(LONGEST_AGE, int(ttl) - age))
+        said = f"{control}, max-age={left}" if control else f"max-age={left}"
+        headers.append(("Cache-Control", said + rules.stale_directives))
+    if rules.x_cache is not None:
+        headers.append((rules.x_cache, label))

@@ -1,0 +1,523 @@
+"""`@cached_view` for views of a Django project: whole responses, with all that HTTP knows of caches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from functools import cache, partial, wraps
+from hashlib import blake2b
+from http.cookies import SimpleCookie
+from inspect import isawaitable
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase, ResponseHeaders
+from django.utils import timezone, translation
+from django.utils.functional import SimpleLazyObject
+
+from quickcache_core import ConfigError
+from quickcache_core import QuickCache as Engine
+from quickcache_core.fingerprint import module_name, stable_form
+from quickcache_core.http import (
+    Outcome,
+    Pages,
+    Snapshot,
+    answer,
+    finished,
+    is_page,
+    look_up,
+    read_rules,
+)
+from quickcache_core.loading.options import tag_names
+from quickcache_django.aliases import backend_of
+from quickcache_django.backend import QuickCache
+from quickcache_django.conf import NOT_KEPT, engine_ttl
+
+OfRequest = Callable[[Any], Any]
+View = Callable[..., Any]
+
+
+def cached_view(
+    timeout: Any = DEFAULT_TIMEOUT,
+    *,
+    alias: str = "default",
+    query: Collection[str] | bool = True,
+    headers: Collection[str] = (),
+    user: bool | OfRequest = False,
+    language: bool | OfRequest | None = None,
+    host: bool = True,
+    statuses: Collection[int] = (200,),
+    tags: Collection[str] | OfRequest = (),
+    unless: OfRequest | None = None,
+    version: str | int | None = None,
+    etag: bool = True,
+    last_modified: bool = False,
+    cache_control: bool = False,
+    stale_directives: bool = False,
+    x_cache: bool | str = False,
+    **options: Any,
+) -> CachedView:
+    """Keep the responses of a view, plain or `async def`, in the cache of an alias.
+
+    For functions, what `as_view()` gives, and with `method_decorator` for methods of class-based views. Only
+    GET and HEAD are answered from the cache. What the responses to other requests, to those with an
+    `Authorization` and to those who look into the session would tell is not for everybody: without `user`
+    they are not kept. Nor are responses with a CSRF token, or that set a cookie, are streamed, or say
+    `no-store`. `docs/views.md` has all of it, and a table of the options.
+
+    `timeout` is what it is in Django. Raises `ConfigError`, `TypeError` and `ValueError` here; requests raise
+    what the view raises, `LoaderTimeout` with a `hard_timeout`, and `ImproperlyConfigured` if the alias isn't
+    a QuickCache.
+    """
+    return CachedView(
+        timeout,
+        alias=alias,
+        user=user,
+        language=language,
+        tags=tags,
+        unless=unless,
+        rules={
+            "query": query,
+            "headers": headers,
+            "host": host,
+            "statuses": statuses,
+            "etag": etag,
+            "last_modified": last_modified,
+            "cache_control": cache_control,
+            "stale_directives": stale_directives,
+            "x_cache": x_cache,
+            "version": version,
+            "options": options,
+        },
+    )
+
+
+class CachedView:
+    """What `cached_view(...)` gives: decorates views, and forgets their pages.
+
+    A decorated view has `uncached`, and `invalidate`, `invalidate_all` and their twins for coroutines. For
+    methods of class-based views, which Django decorates anew for each request, the first two are here.
+    """
+
+    def __init__(
+        self,
+        timeout: Any,
+        *,
+        alias: str,
+        user: bool | OfRequest,
+        language: bool | OfRequest | None,
+        tags: Collection[str] | OfRequest,
+        unless: OfRequest | None,
+        rules: Mapping[str, Any],
+    ) -> None:
+        for option, given in {"user": user, "language": language}.items():
+            if given is not None and not callable(given) and not isinstance(given, bool):
+                raise ConfigError(option, given, "give True, False, or a function of the request")
+        if unless is not None and not callable(unless):
+            raise ConfigError("unless", unless, "give a function of the request")
+        ttl = None if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
+        self._is_kept = ttl is not NOT_KEPT
+        self._alias = alias
+        self._user: OfRequest | None = _user if user is True else user or None
+        self._auser: OfRequest | None = _auser if user is True else user or None
+        self._language = language
+        self._tags: Any = tags if callable(tags) else tag_names("tags", tags)
+        self._unless = unless
+        self.pages = Pages(
+            read_rules(
+                ttl if self._is_kept else None,
+                by_user=self._user is not None,
+                by_language=language is not False,
+                **rules,
+            )
+        )
+
+    def __call__(self, view: View) -> Any:
+        head = self.pages.rules.head(_name_of(view))
+        if _is_asynchronous(view):
+
+            @wraps(view)
+            async def cached(request: Any, *args: Any, **kwargs: Any) -> Any:
+                return await self._arespond(_Visit(self, view, head, request, args, kwargs))
+        else:
+
+            @wraps(view)
+            def cached(request: Any, *args: Any, **kwargs: Any) -> Any:
+                return self._respond(_Visit(self, view, head, request, args, kwargs))
+
+        made: Any = cached
+        made.uncached = view
+        made.invalidate = self.invalidate
+        made.ainvalidate = self.ainvalidate
+        if not _is_stand_in(view):
+            made.invalidate_all = partial(self._invalidate, head)
+            made.ainvalidate_all = partial(self._ainvalidate, head)
+        return made
+
+    def invalidate(self, target: str | HttpRequest) -> None:
+        """Forget the pages of a URL, for all hosts, users, languages and headers; also those that are being
+        made. A URL without a query stands for all queries of its path.
+        """
+        self._invalidate(self.pages.rules.tag(*_asked_for(target)))
+
+    async def ainvalidate(self, target: str | HttpRequest) -> None:
+        await self._ainvalidate(self.pages.rules.tag(*_asked_for(target)))
+
+    def _invalidate(self, tag: str) -> None:
+        backend_of(self._alias).invalidate_tags(tag)
+
+    async def _ainvalidate(self, tag: str) -> None:
+        await backend_of(self._alias).ainvalidate_tags(tag)
+
+    def tags(self, head: str, request: Any) -> tuple[str, ...]:
+        own = self._tags
+        if callable(own):
+            own = tag_names("tags", own(request))
+        return (*self.pages.rules.tags(head, *_asked_for(request)), *own)
+
+    def _respond(self, visit: _Visit) -> Any:
+        request = visit.request
+        if self._goes_past(request):
+            return self._labelled(visit.view(request, *visit.args, **visit.kwargs))
+        if self._user is not None:
+            visit.user = self._user(request)
+        backend = visit.backend = backend_of(self._alias)
+        engine, pages = backend.engine, self.pages
+        key = self._key(backend, visit)
+        try:
+            found = look_up(engine, key, engine)
+        except Exception as error:
+            pages.report(error)
+            return self._labelled(visit.view(request, *visit.args, **visit.kwargs))
+        if is_page(found):
+            return _response(*answer(found, pages.rules, request.META, engine.config.clock.wall, "HIT"))
+        return self._completed(pages.respond(engine, key, visit, found), request, engine)
+
+    async def _arespond(self, visit: _Visit) -> Any:
+        request = visit.request
+        if self._goes_past(request):
+            return self._labelled(await visit.view(request, *visit.args, **visit.kwargs))
+        if self._auser is not None:
+            user = self._auser(request)
+            visit.user = await user if isawaitable(user) else user
+        backend = visit.backend = backend_of(self._alias)
+        engine, pages = backend.engine, self.pages
+        key = self._key(backend, visit)
+        try:
+            found = await pages.afind(engine, key)
+        except Exception as error:
+            pages.report(error)
+            return self._labelled(await visit.view(request, *visit.args, **visit.kwargs))
+        if is_page(found):
+            return _response(*answer(found, pages.rules, request.META, engine.config.clock.wall, "HIT"))
+        return self._completed(await pages.arespond(engine, key, visit, found), request, engine)
+
+    def _goes_past(self, request: Any) -> bool:
+        """Whether the request has no business with the cache."""
+        if request.method not in ("GET", "HEAD") or not self._is_kept:
+            return True
+        if "HTTP_AUTHORIZATION" in request.META and self._user is None:
+            return True
+        return self._unless is not None and bool(self._unless(request))
+
+    def _key(self, backend: QuickCache, visit: _Visit) -> str:
+        request = visit.request
+        environ = request.META
+        host = environ.get("HTTP_HOST")
+        if settings.USE_X_FORWARDED_HOST:
+            host = environ.get("HTTP_X_FORWARDED_HOST", host)
+        if host is None:
+            host = f"{environ.get('SERVER_NAME')}:{environ.get('SERVER_PORT')}"
+        key = self.pages.rules.key(
+            visit.head, request.path, environ, request.scheme, host, self._extras(visit)
+        )
+        return backend.make_key(key) if backend._head is None else backend._head + key
+
+    def _extras(self, visit: _Visit) -> tuple[str, ...]:
+        request, language = visit.request, self._language
+        extras: tuple[str, ...] = ()
+        if self._user is not None:
+            extras = (f"user={stable_form(visit.user)}",)
+        if language is None or language is True:
+            if language or settings.USE_I18N:
+                extras += (translation.get_language() or "",)
+        elif language is not False:
+            extras += (f"language={stable_form(language(request))}",)
+        if settings.USE_TZ:
+            zone = timezone.get_current_timezone()
+            if zone is not timezone.get_default_timezone():
+                extras += (f"zone={timezone.get_current_timezone_name()}",)
+        if not isinstance(request, HttpRequest):
+            # A request of Django REST framework, which has chosen a renderer for it.
+            extras += (f"type={getattr(request, 'accepted_media_type', None)}",)
+        return extras
+
+    def _labelled(self, response: Any) -> Any:
+        if self.pages.rules.x_cache is not None and isinstance(response, HttpResponseBase):
+            response.headers[self.pages.rules.x_cache] = "BYPASS"
+        return response
+
+    def _completed(self, outcome: Outcome, request: Any, engine: Engine) -> Any:
+        rules, page, response = self.pages.rules, outcome.page, outcome.response
+        wall = engine.config.clock.wall
+        if response is None:
+            return _response(*answer(outcome.kept, rules, request.META, wall, outcome.label))
+        if page is None:
+            return self._labelled(response)
+        headers, is_unchanged = finished(page, rules, request.META, wall, outcome.label)
+        if is_unchanged:
+            return _response(304, headers, b"")
+        for name, value in headers:
+            response.headers[name] = value
+        return response
+
+
+class _Visit:
+    """A request; a `quickcache_core.http.Visit` where a look at the cache doesn't do."""
+
+    __slots__ = (
+        "_is_behind",
+        "_is_personal",
+        "_language",
+        "_thread",
+        "_zone",
+        "args",
+        "backend",
+        "cached",
+        "environ",
+        "head",
+        "kwargs",
+        "request",
+        "user",
+        "view",
+    )
+
+    backend: QuickCache
+
+    def __init__(
+        self,
+        cached: CachedView,
+        view: View,
+        head: str,
+        request: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.cached = cached
+        self.view = view
+        self.head = head
+        self.request = request
+        self.environ: Mapping[str, Any] = request.META
+        self.args = args
+        self.kwargs = kwargs
+        self.user: Any = None
+        self._thread = threading.get_ident()
+        self._is_personal = False
+
+    def begin(self, *, is_behind: bool) -> tuple[str, ...]:
+        self._is_behind = is_behind
+        self._language = translation.get_language()
+        self._zone = timezone.get_current_timezone()
+        return tuple(map(self.backend.make_tag, self.cached.tags(self.head, self.request)))
+
+    def call(self) -> Any:
+        with self._surroundings() as request, _Watched(request) as watched:
+            response = self.view(request, *self.args, **self.kwargs)
+            if _is_to_be_rendered(response):
+                response = _finalized(request, response).render()
+        self._is_personal = watched.is_personal(self.user, by_user=self.cached.pages.rules.by_user)
+        return response
+
+    async def acall(self) -> Any:
+        with self._surroundings() as request, _Watched(request) as watched:
+            response = self.view(request, *self.args, **self.kwargs)
+            if isawaitable(response):
+                response = await response
+            if _is_to_be_rendered(response):
+                response = await sync_to_async(_finalized(request, response).render)()
+        self._is_personal = watched.is_personal(self.user, by_user=self.cached.pages.rules.by_user)
+        return response
+
+    def taken(self, response: Any) -> Snapshot | None:
+        if not isinstance(response, HttpResponse) or response.streaming:
+            return None
+        if response.cookies or self._is_personal:
+            return None
+        return Snapshot(response.status_code, list(response.items()), response.content)
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[Any]:
+        """Around a call: the request, or a copy where the request may be over, and of a HEAD, which is served
+        from a GET.
+        """
+        request = self.request
+        if self._is_behind or threading.get_ident() != self._thread:
+            # The request has them taken away, and no middleware that brings them runs here.
+            with translation.override(self._language), timezone.override(self._zone):
+                yield _copy_for_later(request)
+        elif request.method != "GET":
+            yield _copy(request)
+        else:
+            yield request
+
+
+class _Watched:
+    """Around a call of a view: whether it looked at what belongs to one visitor only.
+
+    The middleware that tells caches so (`Vary: Cookie`, a cookie) stands further out than a decorator.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._session: Any = getattr(request, "session", None)
+
+    def __enter__(self) -> Self:
+        self._accessed = getattr(self._session, "accessed", False)
+        if self._accessed:
+            self._session.accessed = False
+        self._token = self._request.META.pop(_CSRF, None)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._looked = bool(getattr(self._session, "accessed", False))
+        if self._accessed:
+            self._session.accessed = True
+        self._has_token = _CSRF in self._request.META
+        if self._token is not None:
+            self._request.META.setdefault(_CSRF, self._token)
+
+    def is_personal(self, user: Any, *, by_user: bool) -> bool:
+        """Whether the page is for less visitors than its key."""
+        if self._has_token:
+            return True
+        if not self._looked or user is not None:
+            return False
+        # Nobody in particular. Among those who have no session are all alike.
+        return not (by_user and self._session is not None and self._session.is_empty())
+
+
+_CSRF = "CSRF_COOKIE_NEEDS_UPDATE"
+"""Django's own sign, in META, that a token was asked for."""
+
+
+def _user(request: Any) -> str | None:
+    return _name(request, getattr(request, "user", None))
+
+
+async def _auser(request: Any) -> str | None:
+    ask = getattr(request, "auser", None)
+    return _name(request, getattr(request, "user", None) if ask is None else await ask())
+
+
+def _name(request: Any, user: Any) -> str | None:
+    """What tells a user from others: the primary key; of visitors who aren't logged in the session."""
+    key = getattr(user, "pk", None)
+    if key is not None:
+        return str(key)
+    session = getattr(getattr(request, "session", None), "session_key", None)
+    # A digest: who reads keys must not be able to take over sessions.
+    return None if session is None else f"session {blake2b(session.encode(), digest_size=16).hexdigest()}"
+
+
+def _copy(request: Any) -> Any:
+    request = copy(request)
+    request.method = "GET"
+    request.META = {**request.META, "REQUEST_METHOD": "GET"}
+    return request
+
+
+def _copy_for_later(request: Any) -> Any:
+    """With a session of its own, for another thread."""
+    request = _copy(request)
+    session = getattr(request, "session", None)
+    if session is not None:
+        request.session = type(session)(session.session_key)
+        if isinstance(getattr(request, "user", None), SimpleLazyObject):
+            _let_log_in(request)
+    return request
+
+
+def _let_log_in(request: Any) -> None:
+    """Have a copy of a request find its user by itself, not by way of the request that it is a copy of."""
+    from django.contrib.auth.middleware import auser, get_user
+
+    vars(request).pop("_cached_user", None)
+    vars(request).pop("_acached_user", None)
+    request.user = SimpleLazyObject(partial(get_user, request))
+    request.auser = partial(auser, request)
+
+
+def _is_to_be_rendered(response: Any) -> bool:
+    render = getattr(response, "render", None)
+    return callable(render) and not getattr(response, "is_rendered", False)
+
+
+def _finalized(request: Any, response: Any) -> Any:
+    """A response of Django REST framework as its views complete it, but later than we need it."""
+    if not hasattr(response, "accepted_renderer") and hasattr(request, "accepted_renderer"):
+        response.accepted_renderer = request.accepted_renderer
+        response.accepted_media_type = request.accepted_media_type
+        context = request.parser_context
+        response.renderer_context = context["view"].get_renderer_context() if "view" in context else context
+    return response
+
+
+@cache
+def _empty() -> dict[str, Any]:
+    # Not when this is imported: it asks the settings.
+    return vars(HttpResponse())
+
+
+def _response(status: int, headers: list[tuple[str, str]], body: bytes) -> HttpResponse:
+    """As `HttpResponse(body, status=status, headers=...)`, at a fourth of its time: a copy of an empty one,
+    and the rest is put in as it is.
+    """
+    response = HttpResponse.__new__(HttpResponse)
+    fields = ResponseHeaders.__new__(ResponseHeaders)
+    fields._store = {pair[0].lower(): pair for pair in headers}
+    vars(response).update(
+        _empty(),
+        headers=fields,
+        cookies=SimpleCookie(),
+        status_code=status,
+        _resource_closers=[],
+        _container=[body],
+    )
+    return response
+
+
+def _asked_for(target: str | HttpRequest) -> tuple[str, str]:
+    """Path and query, as Django has them."""
+    if isinstance(target, str):
+        parts = urlsplit(target)
+        return unquote(parts.path), parts.query
+    return target.path, target.META.get("QUERY_STRING", "")
+
+
+def _is_asynchronous(view: View) -> bool:
+    if iscoroutinefunction(view):
+        return True
+    # A method of a class-based view as `method_decorator` hands it over: `dispatch` is a plain function that
+    # returns what the handler does.
+    inner = view.func if isinstance(view, partial) else view
+    return bool(getattr(getattr(inner, "__self__", None), "view_is_async", False))
+
+
+def _is_stand_in(view: View) -> bool:
+    """Whether `method_decorator` only wants to know what a decorator adds to a function."""
+    return getattr(view, "__qualname__", "").startswith("_update_method_wrapper.")
+
+
+def _name_of(view: View) -> str:
+    """What keys call a view."""
+    name = getattr(view, "__qualname__", None) or type(view).__qualname__
+    if "<locals>" in name:
+        # What `as_view` gives is called alike for all classes.
+        name = getattr(getattr(view, "view_class", view), "__name__", name)
+    return f"{module_name(getattr(view, '__module__', None) or '?')}.{name}"

@@ -1,0 +1,394 @@
+"""`@cached_view` for views of a Flask application: whole responses, with all that HTTP knows of caches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import wraps
+from io import BytesIO
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from flask import Flask, Request, Response, current_app, g
+from flask.sessions import SessionMixin
+from flask_caching import Cache, cache_view_hit, cache_view_miss
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
+
+from quickcache_core import ConfigError
+from quickcache_core.fingerprint import module_name, stable_form
+from quickcache_core.http import (
+    Outcome,
+    Pages,
+    Snapshot,
+    answer,
+    finished,
+    is_page,
+    look_up,
+    read_rules,
+)
+from quickcache_core.loading.options import tag_names
+from quickcache_flask.backend import QuickCache
+from quickcache_flask.conf import ttl_of
+from quickcache_flask.decorators import backend_of
+
+try:
+    # The proxies take more time than all the rest of finding a key.
+    from flask.globals import _cv_request as _context
+except ImportError:
+    # Flask 3.2 has one context for both.
+    from flask.globals import _cv_app as _context  # type: ignore[assignment]
+
+P = ParamSpec("P")
+
+OfRequest = Callable[[Request], Any]
+R = TypeVar("R", covariant=True)
+
+
+class CachedView(Protocol[P]):
+    """A view with its pages in front of it."""
+
+    uncached: Callable[..., Any]
+    """The view itself."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+
+    def invalidate(self, target: str | Request) -> None:
+        """Forget the pages of a URL, for all hosts, users, languages and headers; also those that are being
+        made. A URL without a query stands for all queries of its path.
+        """
+
+    def invalidate_all(self) -> None:
+        """Forget all pages of the view."""
+
+
+def cached_view(
+    cache: Cache,
+    timeout: float | timedelta | None = None,
+    *,
+    query: Collection[str] | bool = True,
+    headers: Collection[str] = (),
+    user: OfRequest | None = None,
+    language: OfRequest | None = None,
+    host: bool = True,
+    statuses: Collection[int] = (200,),
+    tags: Collection[str] | OfRequest = (),
+    unless: OfRequest | None = None,
+    version: str | int | None = None,
+    etag: bool = True,
+    last_modified: bool = False,
+    cache_control: bool = False,
+    stale_directives: bool = False,
+    x_cache: bool | str = False,
+    **options: Any,
+) -> Callable[[Callable[P, Any]], CachedView[P]]:
+    """Keep the responses of a view, plain or `async def`, in a cache of Flask-Caching.
+
+    Stands below `@app.route`. Only GET and HEAD are answered from the cache. What the responses to other
+    requests, to those with an `Authorization` and to those who look into the session would tell is not for
+    everybody: without `user` they are not kept. Nor are responses that set a cookie, are streamed, or say
+    `no-store`. `docs/views.md` has all of it, and a table of the options.
+
+    Raises `ConfigError`, `TypeError` and `ValueError` here; requests raise what the view raises,
+    `LoaderTimeout` with a `hard_timeout`, and `RuntimeError` if the backend isn't a QuickCache.
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cached_view({cache!r}): give the flask_caching.Cache of the application")
+    for option, function in {"user": user, "language": language, "unless": unless}.items():
+        if function is not None and not callable(function):
+            raise ConfigError(option, function, "give a function of the request")
+    ttl = None if timeout is None else ttl_of(timeout)
+    is_kept = timeout is None or ttl is not None
+
+    def decorate(view: Callable[P, Any]) -> CachedView[P]:
+        rules = read_rules(
+            ttl,
+            query=query,
+            headers=headers,
+            host=host,
+            statuses=statuses,
+            by_user=user is not None,
+            by_language=language is not None,
+            etag=etag,
+            last_modified=last_modified,
+            cache_control=cache_control,
+            stale_directives=stale_directives,
+            x_cache=x_cache,
+            version=version,
+            options=options,
+        )
+        cached = _Cached(cache, view, Pages(rules), user, language, tags, unless, is_kept)
+        return cast(CachedView[P], cached.decorated())
+
+    return decorate
+
+
+class _Cached:
+    """One view, and what was said of it."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        view: Callable[..., Any],
+        pages: Pages,
+        user: OfRequest | None,
+        language: OfRequest | None,
+        tags: Collection[str] | OfRequest,
+        unless: OfRequest | None,
+        is_kept: bool,
+    ) -> None:
+        self._cache = cache
+        self.view = view
+        self.pages = pages
+        self._head = pages.rules.head(_name_of(view))
+        self._user = user
+        self._language = language
+        self._tags: Any = tags if callable(tags) else tag_names("tags", tags)
+        self._unless = unless
+        self._is_kept = is_kept
+        self._empty: dict[type[Response], dict[str, Any]] = {}
+
+    def decorated(self) -> Any:
+        pages, cache, response_of = self.pages, self._cache, self._response
+        rules = pages.rules
+        head, key_of = self._head, rules.key
+        extras = None if self._user is None and self._language is None else self._extras
+        always_asks = not self._is_kept or self._unless is not None
+
+        # A plain function also of an `async def` view: Flask gives each such view an event loop of its own,
+        # in which no refresh would outlive the request, and which a hit has no need of.
+        @wraps(self.view)
+        def cached(*args: Any, **kwargs: Any) -> Any:
+            context = _context.get()
+            request = context.request
+            environ = request.environ
+            if (
+                always_asks or environ["REQUEST_METHOD"] != "GET" or "HTTP_AUTHORIZATION" in environ
+            ) and self._goes_past(request):
+                return self._past(args, kwargs)
+            try:
+                backend = context.app.extensions["cache"][cache]
+                key = backend.key_prefix
+                engine = backend.engine
+            except (KeyError, AttributeError):
+                backend = backend_of(cache)  # which says what is wrong
+                key, engine = backend.key_prefix, backend.engine
+            key += key_of(
+                head,
+                environ["SCRIPT_NAME"] + environ["PATH_INFO"],
+                environ,
+                environ["wsgi.url_scheme"],
+                environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}",
+                () if extras is None else extras(request),
+            )
+            try:
+                found = look_up(engine, key, engine)
+            except Exception as error:
+                pages.report(error)
+                return self._past(args, kwargs)
+            if is_page(found):
+                if cache.enable_signals:
+                    self._tell(True, key, args, kwargs)
+                return response_of(*answer(found, rules, environ, engine.config.clock.wall, "HIT"))
+            outcome = pages.respond(engine, key, _Visit(self, backend, request, args, kwargs), found)
+            if cache.enable_signals:
+                self._tell(outcome.label in ("HIT", "STALE"), key, args, kwargs)
+            return self._completed(outcome, environ, engine.config.clock.wall)
+
+        made: Any = cached
+        made.uncached = self.view
+        made.invalidate = self.invalidate
+        made.invalidate_all = self.invalidate_all
+        return made
+
+    def invalidate(self, target: str | Request) -> None:
+        self._invalidate(self.pages.rules.tag(*_asked_for(target)))
+
+    def invalidate_all(self) -> None:
+        self._invalidate(self._head)
+
+    def _invalidate(self, tag: str) -> None:
+        backend_of(self._cache).invalidate_tags(tag)
+
+    def tags(self, request: Request) -> tuple[str, ...]:
+        own = self._tags
+        if callable(own):
+            own = tag_names("tags", own(request))
+        return (*self.pages.rules.tags(self._head, *_asked_for(request)), *own)
+
+    def is_nobody(self, request: Request) -> bool:
+        """Whether nothing in the key tells the user from others."""
+        return self._user is None or self._user(request) is None
+
+    def _goes_past(self, request: Request) -> bool:
+        """Whether the request has no business with the cache."""
+        if not self._is_kept or request.method not in ("GET", "HEAD"):
+            return True
+        if "HTTP_AUTHORIZATION" in request.environ and not self.pages.rules.by_user:
+            return True
+        return self._unless is not None and bool(self._unless(request))
+
+    def _extras(self, request: Request) -> tuple[str, ...]:
+        return tuple(stable_form(of(request)) for of in (self._user, self._language) if of is not None)
+
+    def _past(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        app = current_app
+        given = app.ensure_sync(self.view)(*args, **kwargs)
+        name = self.pages.rules.x_cache
+        if name is None:
+            return given
+        response = app.make_response(given)
+        response.headers[name] = "BYPASS"
+        return response
+
+    def _completed(self, outcome: Outcome, environ: Mapping[str, Any], wall: Callable[[], float]) -> Response:
+        rules, page = self.pages.rules, outcome.page
+        response: Response | None = outcome.response
+        if response is None:
+            return self._response(*answer(outcome.kept, rules, environ, wall, outcome.label))
+        if page is None:
+            if rules.x_cache is not None:
+                response.headers[rules.x_cache] = outcome.label
+            return response
+        headers, is_unchanged = finished(page, rules, environ, wall, outcome.label)
+        if is_unchanged:
+            return self._response(304, headers, b"")
+        for name, value in headers:
+            response.headers[name] = value
+        return response
+
+    def _response(self, status: int, headers: list[tuple[str, str]], body: bytes) -> Response:
+        """As `app.response_class(body, status, headers)`, at a fifth of its time: a copy of an empty one, and
+        the rest is put in as it is.
+        """
+        kind: type[Response] = _context.get().app.response_class
+        empty = self._empty.get(kind)
+        if empty is None:
+            empty = self._empty[kind] = vars(kind())
+        response = kind.__new__(kind)
+        fields = Headers.__new__(Headers)
+        fields._list = headers
+        vars(response).update(empty, headers=fields, response=[body], _on_close=[])
+        if status != 200:
+            response.status_code = status
+        return response
+
+    def _tell(self, is_hit: bool, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        signal = cache_view_hit if is_hit else cache_view_miss
+        signal.send(cache=self._cache, cache_key=key, args=args, kwargs=kwargs)
+
+
+class _Visit:
+    """A request that goes further than a look at the cache; a `quickcache_core.http.Visit`."""
+
+    def __init__(
+        self,
+        cached: _Cached,
+        backend: QuickCache,
+        request: Request,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self._cached = cached
+        self._backend = backend
+        self._request = request
+        self._args = args
+        self._kwargs = kwargs
+        self.environ: Mapping[str, Any] = request.environ
+        self._thread = threading.get_ident()
+        self._looked_into_session = False
+
+    def begin(self, *, is_behind: bool) -> tuple[str, ...]:
+        self._is_behind = is_behind
+        self._surroundings = Surroundings(self._request)
+        return tuple(self._backend._own_tags(self._cached.tags(self._request)))
+
+    def call(self) -> Response:
+        is_here = not self._is_behind and threading.get_ident() == self._thread
+        if is_here and self._request.method == "GET":
+            return self._called()
+        # In a background thread, when the request may be over; or for a HEAD, which is served from a GET.
+        with self._surroundings.entered():
+            return self._called()
+
+    async def acall(self) -> Response:
+        return self.call()
+
+    def _called(self) -> Response:
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        session = _session()
+        before = getattr(session, "accessed", False)
+        if session is not None and before:
+            session.accessed = False
+        try:
+            try:
+                given = app.ensure_sync(self._cached.view)(*self._args, **self._kwargs)
+            except HTTPException as error:
+                if error.code not in self._cached.pages.rules.statuses:
+                    raise
+                # As Flask goes on with it.
+                given = app.handle_http_exception(error)
+                if isinstance(given, HTTPException):
+                    given = given.get_response()
+            return app.make_response(given)
+        finally:
+            self._looked_into_session = bool(getattr(session, "accessed", False))
+            if session is not None and before:
+                session.accessed = True
+
+    def taken(self, response: Response) -> Snapshot | None:
+        if response.is_streamed or response.direct_passthrough:
+            return None
+        if self._looked_into_session and self._cached.is_nobody(self._request):
+            return None
+        return Snapshot(response.status_code, list(response.headers.items()), response.get_data())
+
+
+class Surroundings:
+    """What a view finds around it, for a call in another thread, or in place of a HEAD: a copy of the request
+    and of `g`. No function of `before_request` runs again, none of `after_request` sees the response.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        self._environ = {
+            **{name: value for name, value in request.environ.items() if not name.startswith("werkzeug.")},
+            "REQUEST_METHOD": "GET",
+            "wsgi.input": BytesIO(),
+            "CONTENT_LENGTH": "0",
+        }
+        self._g = dict(vars(g._get_current_object()))
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with self._app.app_context() as context:
+            vars(context.g).update(self._g)
+            with self._app.request_context(self._environ):
+                yield
+
+
+def _session() -> SessionMixin | None:
+    """The session, without a look into it: the proxy `flask.session` would count as one."""
+    fields = vars(_context.get())
+    found: SessionMixin | None = fields.get("_session")
+    return fields.get("session") if found is None else found
+
+
+def _asked_for(target: str | Request) -> tuple[str, str]:
+    """Path and query, as WSGI has them."""
+    if isinstance(target, str):
+        parts = urlsplit(target)
+        return unquote_to_bytes(parts.path).decode("latin-1"), parts.query
+    environ = target.environ
+    return environ["SCRIPT_NAME"] + environ["PATH_INFO"], environ.get("QUERY_STRING", "")
+
+
+def _name_of(view: Callable[..., Any]) -> str:
+    """What keys call a view."""
+    name = getattr(view, "__qualname__", None) or type(view).__qualname__
+    if "<locals>" in name:
+        # Those of class-based views are all alike.
+        name = getattr(view, "__name__", name)
+    return f"{module_name(getattr(view, '__module__', None) or '?')}.{name}"
