@@ -8,7 +8,7 @@ import sys
 import pytest
 
 FRAMEWORKS = {"django", "asgiref", "flask", "flask_caching", "cachelib", "werkzeug", "click", "jinja2"}
-OPTIONAL = {"lmdb", "msgspec", "prometheus_client", "redis", "zstandard"}
+OPTIONAL = {"greenlet", "lmdb", "msgspec", "prometheus_client", "redis", "zstandard"}
 
 
 def modules_after(statement: str) -> set[str]:

@@ -162,6 +162,8 @@ class TestCluster:
         port = redis_cluster.primaries[0].port
         client = Client(read_address(f"redis://127.0.0.1:1,redis://127.0.0.1:{port}?cluster=true"))
         assert len(client.primaries()) == 3
+        redis_cluster.primaries[0].hang()
+        wait_until(lambda: len(client.primaries()) == 3, "another one is asked")
 
     def test_slot_that_has_moved(self, redis_cluster: RedisCluster) -> None:
         """The command is sent to the new owner: nobody sees an error, and the epoch is another one."""
@@ -220,6 +222,8 @@ class TestCluster:
             client = Client(read_address(cluster.url), FAST)
             client.call_many([("SET", f"k{n}", n) for n in range(30)])
             epoch = client.epoch
+            seed = Client(read_address(f"redis://127.0.0.1:{cluster.replicas[1].port}?cluster=true"))
+            assert len(seed.primaries()) == 3  # a replica knows them as well
             cluster.primaries[0].kill()
 
             def all_work() -> bool:

@@ -281,6 +281,17 @@ def test_task_that_its_loop_ends(redis_server: RedisServer, client: Client) -> N
     assert client.call("PING") == b"PONG"
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # what Python says of such connections
+def test_loop_that_is_closed_the_hard_way(client: Client) -> None:
+    """It gives nobody notice; the next loop has connections of its own all the same."""
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(bridge.run(client.call, "PING")) == b"PONG"
+        loop.close()
+    client.close()
+    assert asyncio.run(bridge.run(client.call, "PING")) == b"PONG"
+
+
 def test_unix_socket() -> None:
     """As over TCP."""
 

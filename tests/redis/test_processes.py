@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -154,3 +156,42 @@ def test_outage_of_the_parent(redis_server: RedisServer, client: Client) -> None
         assert client.call("PING") == b"PONG"
 
     in_a_child(work)
+
+
+WITH_GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time, gevent
+from quickcache_core import StoreUnavailable
+from quickcache_core.store.redis.address import read_address
+from quickcache_core.store.redis.client import Client
+
+client = Client(read_address(sys.argv[1]), {"socket_timeout": 0.5})
+
+def work(name):
+    for n in range(50):
+        assert client.call("ECHO", f"{name}-{n}") == f"{name}-{n}".encode()
+
+gevent.joinall([gevent.spawn(work, name) for name in range(20)], raise_error=True)
+
+# A greenlet that waits for a reply leaves the others alone, and one that is killed leaves none behind.
+waiting = [gevent.spawn(client.call, "BLPOP", f"nothing{n}", 0) for n in range(5)]
+gevent.sleep(0.05)
+work("meanwhile")
+gevent.killall(waiting)
+client.call("RPUSH", "nothing0", "late")
+work("afterwards")
+try:
+    client.call("BLPOP", "nothing1", 0)
+except StoreUnavailable:
+    work("after a timeout")
+    print("done")
+"""
+
+
+def test_greenlets_of_gevent(redis_server: RedisServer) -> None:
+    """They are what threads are elsewhere: each waits on its own, and gets its own replies."""
+    ran = subprocess.run(
+        [sys.executable, "-c", WITH_GEVENT, redis_server.url], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr

@@ -50,7 +50,7 @@ class Delivery:
         self._cluster: Cluster | None = None
         self._route: Route
         if address.arrangement == "cluster":
-            self._route = self._cluster = Cluster(address.servers, self.places, self._renew)
+            self._route = self._cluster = Cluster(address.servers, self.places, wiring, self._renew)
         elif address.arrangement == "sentinel":
             self._route = Elected(sentinels(address, wiring), self._renew)
         elif address.arrangement == "candidates":

@@ -11,9 +11,10 @@ from redis.crc import key_slot
 
 from quickcache_core.store.redis.address import Address, Server
 from quickcache_core.store.redis.pool import Places, Unreachable
-from quickcache_core.store.redis.wiring import BROKEN, Command, Wiring
+from quickcache_core.store.redis.wiring import BROKEN, Channel, Command, Wiring
 
 _SLOTS: Final = 16384
+_MAP: Final = ("CLUSTER", "SLOTS")
 _LOOK_INTERVAL: Final = 1.0
 """Seconds between two looks at the map of a Cluster that failures suggest."""
 _WITHOUT_KEY: Final = frozenset(
@@ -105,12 +106,13 @@ def candidates(servers: Sequence[Server], places: Places) -> Callable[[], Server
 def sentinels(address: Address, wiring: Wiring) -> Callable[[], Server]:
     """Asks the Sentinels; the one that answered last comes first."""
     known = list(address.servers)
+    question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
 
     def find() -> Server:
         reasons = []
         for sentinel in list(known):
             try:
-                reply = _ask_sentinel(wiring, sentinel, address.service)
+                reply = _ask(wiring.channel(sentinel, sentinel=True), question)
             except BROKEN as error:
                 reasons.append(f"{sentinel}: {error}")
                 continue
@@ -123,11 +125,10 @@ def sentinels(address: Address, wiring: Wiring) -> Callable[[], Server]:
     return find
 
 
-def _ask_sentinel(wiring: Wiring, sentinel: Server, service: str) -> Any:
-    channel = wiring.channel(sentinel, sentinel=True)
+def _ask(channel: Channel, command: Command) -> Any:
     try:
         channel.connect()
-        return channel.exchange((("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service),))[0]
+        return channel.exchange((command,))[0]
     finally:
         channel.close()
 
@@ -139,15 +140,19 @@ class Cluster:
         self,
         seeds: Sequence[Server],
         places: Places,
+        wiring: Wiring,
         changed: Callable[[], object],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seeds = seeds
         self._places = places
+        self._wiring = wiring
         self._changed = changed
         self._monotonic = monotonic
         self._owners: list[Server | None] = []
         self._suspects: set[Server] = set()
+        self._informed: Server | None = None
+        """Knows of a change that others may not have heard of yet."""
         self._look_at = float("inf")
 
     def server_for(self, command: Command) -> Server:
@@ -174,17 +179,20 @@ class Cluster:
         owners[slot] = server
         self._owners = owners
         self._changed()
+        self._informed = server
         self._look_at = self._monotonic()  # it is seldom one slot alone
 
     def _look(self) -> None:
         """Replaces the map. Those that failed are asked last."""
         self._look_at = self._monotonic() + _LOOK_INTERVAL  # the others go by the old map meanwhile
         suspects, self._suspects = self._suspects, set()
-        known = dict.fromkeys([*(one for one in self._owners if one is not None), *self._seeds])
+        informed, self._informed = self._informed, None
+        owners = {one for one in self._owners if one is not None}
+        known = sorted({*owners, *self._seeds}, key=lambda one: (one != informed, one in suspects))
         reasons = []
-        for server in sorted(known, key=lambda one: one in suspects):
+        for server in known:
             try:
-                reply = self._places.here().of(server).exchange((("CLUSTER", "SLOTS"),))[0]
+                reply = self._map_of(server, is_owner=server in owners)
             except BROKEN as error:
                 reasons.append(f"{server}: {error}")
                 continue
@@ -193,6 +201,12 @@ class Cluster:
                 return
             reasons.append(f"{server}: {reply}")
         raise NoPrimary("no server of the Cluster shows its map: " + "; ".join(reasons))
+
+    def _map_of(self, server: Server, *, is_owner: bool) -> Any:
+        if is_owner:
+            return self._places.here().of(server).exchange((_MAP,))[0]
+        # Perhaps a replica, which knows the map as well, but isn't let into a pool.
+        return _ask(self._wiring.channel(server), _MAP)
 
     def _replace(self, owners: list[Server | None]) -> None:
         self._look_at = float("inf")
