@@ -468,7 +468,7 @@ class QuickCache:
         returns, and make room when they are met, expire or are evicted. Tags are hashed to 262,144 slots; in
         rare cases entries of another tag leave as well.
         """
-        self._store.invalidate_tags([self._tag_slot(tag) for tag in tag_names("tags", tags)])
+        self._store.invalidate_tags(self.tag_slots(*tags))
 
     def namespace(self, name: str) -> QuickCache:
         """A cache with the same settings, in the same store, with keys, tags and counts of its own.
@@ -495,6 +495,21 @@ class QuickCache:
         part._namespaces = {}
         part._bind()
         return part
+
+    @property
+    def generation_name(self) -> str | None:
+        """Of a namespace, what `Control.clear_namespace` calls it; None of any other cache."""
+        store = self._real_store
+        return store.generation_name or None if isinstance(store, KeyspaceStore) else None
+
+    @property
+    def key_head(self) -> str:
+        """What stands before its keys in the store, as `Control` sees them: with a `version`, that."""
+        return self._real_store.prefix if isinstance(self._real_store, KeyspaceStore) else ""
+
+    def tag_slots(self, *tags: str) -> list[int]:
+        """What `Control.invalidate_tags` calls these tags of this cache."""
+        return [self._tag_slot(tag) for tag in tag_names("tags", tags)]
 
     def lock(self, name: str, *, lease: TTL = 30.0, wait: TTL | None = 30.0) -> Lock:
         """A lock for a `with` or `async with` block, or by its methods; see `quickcache_core.lock.Lock`.
@@ -664,6 +679,11 @@ class QuickCache:
         return self._sizer
 
     # Files
+
+    @property
+    def files(self) -> CacheFiles:
+        """Where its files go, and how they are written and read."""
+        return self._files
 
     def save_to_disk(
         self, filepath: str | os.PathLike[str] | None = None, use_timestamp: bool | None = None

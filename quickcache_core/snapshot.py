@@ -143,6 +143,20 @@ def read_snapshot(
         raise CacheLoadError(path, error) from error
 
 
+def about_snapshot(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The first line of a snapshot: among others `created_at` (seconds since the epoch), `entries` and
+    `serializer`. Nothing is checked but its form. Raises `CacheLoadError`.
+    """
+    path = Path(path)
+    try:
+        return _read(path)[0]
+    except OSError as error:
+        reason = f"{error}; save_to_disk writes such a file, check its name and permissions"
+        raise CacheLoadError(path, reason) from error
+    except ValueError as error:
+        raise CacheLoadError(path, error) from error
+
+
 def write_metrics(
     path: str | os.PathLike[str],
     figures: Mapping[str, Any],

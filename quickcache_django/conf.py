@@ -175,7 +175,7 @@ class Reader:
         self._params = params
         self._timeout: int | float | None = TIMEOUT
         self._fields: dict[str, Any] = {}
-        self._given_as: dict[str, str] = {}
+        self.given_as: dict[str, str] = {}
         """The setting that each field came from."""
 
     def problems(self) -> Iterator[SettingError]:
@@ -231,11 +231,11 @@ class Reader:
             yield SettingError(UNKNOWN, str(name), value, f"there is no such option; {_nearest(name, known)}")
 
     def _take(self, name: str, field: str, value: Any) -> Iterator[SettingError]:
-        if field in self._given_as:
-            other = self._given_as[field]
+        if field in self.given_as:
+            other = self.given_as[field]
             yield SettingError(GIVEN_TWICE, name, value, f"{other} says the same; keep one of the two")
             return
-        self._given_as[field] = name
+        self.given_as[field] = name
         try:
             translate = _FROM_DJANGO.get(name.upper())
             translated: Any = translate(name, value) if translate else value
@@ -255,10 +255,10 @@ class Reader:
         return {"location": store_location(self.location), "secret": _secret_key}
 
     def _take_timeout(self, name: str, value: Any) -> Iterator[SettingError]:
-        if "default_ttl" in self._given_as:
-            other = self._given_as["default_ttl"]
+        if "default_ttl" in self.given_as:
+            other = self.given_as["default_ttl"]
             yield SettingError(GIVEN_TWICE, name, value, f"{other} says the same; keep one of the two")
-        self._given_as["default_ttl"] = name
+        self.given_as["default_ttl"] = name
         try:
             self._timeout = None if value is None else _number(name, value)
         except ConfigError as error:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from datetime import timedelta
 from pickle import PicklingError
+from types import MappingProxyType
 from typing import Any, Self, Unpack
 
 from cachelib.serializers import BaseSerializer, SimpleSerializer
@@ -100,6 +101,8 @@ class QuickCache(BaseCache):
     engine: Engine
     """The cache underneath, for what Flask-Caching lacks: `ttl`, `touch`, figures, listeners, snapshots."""
     key_prefix: str
+    given_as: Mapping[str, str] = MappingProxyType({})
+    """The app's setting that each argument came from."""
 
     def __init__(
         self,
@@ -158,6 +161,7 @@ class QuickCache(BaseCache):
             backend = cls(**arguments)
         except ConfigError as error:
             raise named_as_written(error, settings) from error
+        backend.given_as = {argument: setting.name for argument, setting in settings.items()}
         _publish_after_requests(app, backend)
         return backend
 

@@ -1,26 +1,99 @@
-"""`flask quickcache stats`, `clear`, `keys`: the caches of the app, as running workers have them; `warm`."""
+"""`flask quickcache`: what the caches of the app hold in the running workers, backups, warming, a check."""
 
 from __future__ import annotations
 
+import sys
+import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 from flask import Flask, current_app
-from flask.cli import AppGroup, FlaskGroup
+from flask.cli import AppGroup, FlaskGroup, ScriptInfo
 
-from quickcache_core import MISSING, CacheLoadError
-from quickcache_core.loading.warm_command import Contents, contents_of, function_at, warm_and_show
+from quickcache_core import MISSING, CacheLoadError, QuickCacheError
+from quickcache_core.commands.backups import (
+    back_up,
+    backup_line,
+    chosen_backup,
+    question,
+    restore_backup,
+    restored_line,
+)
+from quickcache_core.commands.check import CheckReport, check_alias, check_lines, problems
+from quickcache_core.loading.warm_command import (
+    Contents,
+    contents_of,
+    function_at,
+    warm_and_show,
+    warmed_lines,
+    warmed_row,
+)
 from quickcache_core.location import read_location, shown
 from quickcache_core.metrics.prometheus import to_prometheus
 from quickcache_core.metrics.report import StatsReport, clear_everywhere, keys_report, stats_report, to_json
-from quickcache_core.metrics.tables import keys_table, stats_table
+from quickcache_core.metrics.tables import cleared_lines, keys_table, stats_table
 from quickcache_core.metrics.watch import WATCH_INTERVAL, watch
 
 if TYPE_CHECKING:
     from quickcache_flask import QuickCache
 
-quickcache = AppGroup("quickcache", help="Show and clear what the app's caches hold.")
+
+class CacheCommand(click.Command):
+    """With errors that say what to do as one line; --traceback shows where they come from."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["--traceback"],
+                is_flag=True,
+                expose_value=False,
+                callback=_remember_traceback,
+                help="Show where an error comes from.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (QuickCacheError, OSError, click.ClickException) as error:
+            if ctx.meta.get(_TRACEBACK):
+                traceback.print_exc()
+            if isinstance(error, click.ClickException):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+_TRACEBACK = f"{__name__}.traceback"
+
+
+def _remember_traceback(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    ctx.meta[_TRACEBACK] = wanted
+
+
+class CacheGroup(AppGroup):
+    command_class = CacheCommand
+
+
+def _names_to_complete(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of the app's caches and their locations, for the shell; nothing where there is no app."""
+    try:
+        app = ctx.ensure_object(ScriptInfo).load_app()
+        backends = backends_of(app)
+    except Exception:
+        # In the middle of a line there is no place for what is wrong.
+        return []
+    names = {name: location_of(backend) for name, backend in backends.items()}
+    known = {**names, **{location: name for name, location in names.items() if location}}
+    return [CompletionItem(name, help=what) for name, what in known.items() if name.startswith(incomplete)]
+
+
+quickcache = CacheGroup("quickcache", help="Show, clear, fill, save and check what the app's caches hold.")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 cache_option = click.option(
@@ -28,6 +101,7 @@ cache_option = click.option(
     "names",
     metavar="NAME",
     multiple=True,
+    shell_complete=_names_to_complete,
     help="A cache by its name in the output (cache1) or its location, may be repeated; default: all.",
 )
 
@@ -92,16 +166,41 @@ def keys(prefix: str, limit: int, as_json: bool, names: tuple[str, ...]) -> None
 
 @quickcache.command()
 @click.option("--prefix", default="", help="Only keys that begin so.")
+@click.option("--namespace", metavar="NAME", help="Only the namespace of this name, in constant time.")
+@click.option(
+    "--tag",
+    "tags",
+    metavar="TAG",
+    multiple=True,
+    help="Only entries that carry this tag, may be repeated; with --namespace, those in it.",
+)
+@json_option
 @cache_option
-def clear(prefix: str, names: tuple[str, ...]) -> None:
+def clear(
+    prefix: str, namespace: str | None, tags: tuple[str, ...], as_json: bool, names: tuple[str, ...]
+) -> None:
     """Remove entries in all workers; of a store that apps share, those with the app's CACHE_KEY_PREFIX."""
+    if prefix and (namespace is not None or tags):
+        raise click.UsageError("--prefix excludes --namespace and --tag.")
+    rows = []
     for name, backend in chosen(current_app, names).items():
         try:
-            lines = clear_everywhere(name, backend.engine, backend.key_prefix + prefix)
+            part = backend if namespace is None else backend.namespace(namespace)
+            rows.append(
+                clear_everywhere(
+                    name,
+                    backend.engine,
+                    backend.key_prefix + prefix,
+                    part=None if namespace is None else part.engine,
+                    tags=part._own_tags(tags),
+                )
+            )
         except ValueError as error:
             raise click.ClickException(f"{name}: {error}") from error
-        for line in lines:
-            click.echo(line)
+        if not as_json:
+            _say(cleared_lines(rows[-1]))
+    if as_json:
+        click.echo(to_json({"aliases": rows}))
 
 
 @quickcache.command()
@@ -121,6 +220,7 @@ def clear(prefix: str, names: tuple[str, ...]) -> None:
     help="In seconds; default: that of the cache.",
 )
 @click.option("--overwrite", is_flag=True, help="Also what is there; default: it is left as it is.")
+@json_option
 @cache_option
 def warm(
     function: str | None,
@@ -128,6 +228,7 @@ def warm(
     threads: int,
     timeout: float | None,
     overwrite: bool,
+    as_json: bool,
     names: tuple[str, ...],
 ) -> None:
     """Fill caches before anybody asks: with what a function gives, or from a backup.
@@ -137,13 +238,10 @@ def warm(
     """
     if (function is None) == (backup is None):
         raise click.UsageError("Give a function, as in shop.warming:products, or --backup FILE.")
-    failed = 0
+    failed, rows = 0, []
+    backends = the_chosen(names)
     try:
-        backends = chosen(current_app, names)
-        if len(backends) > 1 and not names:
-            raise click.UsageError(f"Choose with --cache; there are {', '.join(backends)}.")
         for name, backend in backends.items():
-            _check_scope(name, backend)
             contents = Contents(backup, None, None)
             if function is not None:
                 contents = _as_stored(backend, contents_of(function_at(function)))
@@ -151,7 +249,7 @@ def warm(
                 name,
                 backend.engine,
                 contents,
-                click.echo,
+                _note,
                 ttl_sec=backend._default_ttl if timeout is None and function is not None else timeout,
                 threads=threads,
                 overwrite=overwrite,
@@ -159,10 +257,146 @@ def warm(
                 key_of=None if function is None else backend._stored_key,
             )
             failed += warmed.failed
+            rows.append(warmed_row(name, warmed))
+            if not as_json:
+                _say(warmed_lines(name, warmed))
     except (ValueError, CacheLoadError) as error:
         raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(to_json({"aliases": rows}))
     if failed:
         raise click.ClickException(f"{failed} keys failed.")
+
+
+@quickcache.command()
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the folders of the caches are; default: storage_dir.",
+)
+@json_option
+@cache_option
+def backup(directory: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
+    """Write all entries into a file with the time in its name, in a folder for each cache.
+
+    Scope memory: only those of this process.
+    """
+    backends = chosen(current_app, names)
+    kept = {name: backend for name, backend in backends.items() if not _ends_with_process(backend)}
+    for name, backend in backends.items():
+        if name not in kept:
+            if names or not kept:
+                _check_scope(name, backend)
+            _note(f"{name}: left out, since in scope memory each process has its own cache")
+    rows = []
+    for name, backend in kept.items():
+        rows.append(back_up(name, backend.engine, directory, _note))
+        if not as_json:
+            click.echo(backup_line(rows[-1]))
+    if as_json:
+        click.echo(to_json({"aliases": rows}))
+
+
+@quickcache.command()
+@click.argument("source", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
+@click.option("--no-input", "--yes", "-y", "sure", is_flag=True, help="Don't ask.")
+@json_option
+@cache_option
+def restore(source: Path | None, sure: bool, as_json: bool, names: tuple[str, ...]) -> None:
+    """Replace the entries of a cache by those of a backup, whose time went on meanwhile.
+
+    FILE may be a directory: the newest backup in it, in the cache's folder if there is one. Default: the
+    newest where `backup` puts them. Scope memory: only those of this process.
+    """
+    # All files first: who forgot one should not end up with half of it done.
+    found = [
+        (name, backend.engine, chosen_backup(name, backend.engine, source))
+        for name, backend in the_chosen(names).items()
+    ]
+    if not sure:
+        for each in found:
+            _confirm(question(*each))
+    rows = []
+    for name, engine, which in found:
+        rows.append(restore_backup(name, engine, which, _note))
+        if not as_json:
+            click.echo(restored_line(rows[-1]))
+    if as_json:
+        click.echo(to_json({"aliases": rows}))
+
+
+@quickcache.command()
+@json_option
+@cache_option
+def check(as_json: bool, names: tuple[str, ...]) -> None:
+    """Check settings and stores: who owns the files, whether there is room, whether an entry can be stored.
+
+    Shows every option in force, and where it was set. Ends with 1 if something is wrong.
+    """
+    report: CheckReport = {
+        "aliases": [
+            check_alias(name, backend.engine, _sources(backend), _same)
+            for name, backend in chosen(current_app, names).items()
+        ]
+    }
+    if as_json:
+        click.echo(to_json(report))
+    else:
+        _say(check_lines(report))
+    if count := problems(report):
+        raise click.ClickException(f"{count} problem{'' if count == 1 else 's'} found.")
+
+
+def _sources(backend: QuickCache) -> dict[str, str]:
+    """Where each field of the core was set."""
+    own = "default of quickcache_flask"
+    sources = {
+        **dict.fromkeys(("isolation", "serializer", "immutable_types", "background_context"), own),
+        "max_size": "default of CACHE_THRESHOLD",
+        "default_ttl": "default of CACHE_DEFAULT_TIMEOUT",
+        "publish_as": "made of the app's name, its folder and the location",
+        "secret": "app.secret_key",
+        "secret_fallbacks": "SECRET_KEY_FALLBACKS",
+        **backend.given_as,
+    }
+    if read_location(location_of(backend)).scope != "memory":
+        del sources["publish_as"]
+    return sources
+
+
+def _same(field: str) -> str:
+    return field
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def _note(line: str) -> None:
+    """A line on how it goes: not on standard output, which may be for a program."""
+    click.echo(line, err=True)
+
+
+def _confirm(text: str) -> None:
+    click.echo(f"{text} [y/N] ", nl=False, err=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise click.ClickException("Nobody answers; confirm with --no-input.")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise click.ClickException("Not confirmed; nothing was changed.")
+
+
+def the_chosen(names: tuple[str, ...]) -> dict[str, QuickCache]:
+    """As `chosen`, for commands that change a cache as a whole: all only if there is one, and none whose
+    entries end with this process.
+    """
+    backends = chosen(current_app, names)
+    if len(backends) > 1 and not names:
+        raise click.UsageError(f"Choose with --cache; there are {', '.join(backends)}.")
+    for name, backend in backends.items():
+        _check_scope(name, backend)
+    return backends
 
 
 def _as_stored(backend: QuickCache, contents: Contents) -> Contents:
@@ -180,12 +414,17 @@ def _serialized(backend: QuickCache, value: Any) -> Any:
     return MISSING if data is None else data
 
 
-def _check_scope(name: str, backend: QuickCache) -> None:
+def _ends_with_process(backend: QuickCache) -> bool:
+    """Whether the entries are those of a process that `flask quickcache` was started in, and no worker's."""
     own_process = isinstance(click.get_current_context().find_root().command, FlaskGroup)
-    if own_process and read_location(location_of(backend)).scope == "memory":
+    return own_process and read_location(location_of(backend)).scope == "memory"
+
+
+def _check_scope(name: str, backend: QuickCache) -> None:
+    if _ends_with_process(backend):
         raise click.ClickException(
             f"{name}: in scope memory each process has its own cache, and this one ends now. Call "
-            "engine.warm(...) where a worker starts, or use a shared:// location."
+            "the engine's method where a worker starts, or use a shared:// location."
         )
 
 

@@ -21,6 +21,7 @@ from quickcache_core.keys import check_key
 from quickcache_core.loading.ahead import destination_of
 from quickcache_core.loading.context import LoaderContext, is_asynchronous
 from quickcache_core.loading.options import LoadArguments, check_names
+from quickcache_core.progress import Progress
 from quickcache_core.store.base import Record
 from quickcache_core.store.life import Life
 from quickcache_core.ttl import TTL
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 Contents = Mapping[Any, Any] | Iterable[Any] | str | os.PathLike[str]
 Load = Callable[[Any], Any]
 LoadMany = Callable[[Sequence[Any]], Any]
-Progress = Callable[[int, int | None], object]
 
 _SHOWN_EVERY: Final = 0.1
 """Seconds between two calls of `progress`."""

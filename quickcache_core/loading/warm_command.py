@@ -6,21 +6,16 @@ import asyncio
 import importlib
 import inspect
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sized
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quickcache_core.loading.context import is_asynchronous
-from quickcache_core.loading.warm import Progress, Warmed, awarm, warm
+from quickcache_core.loading.warm import Warmed, awarm, warm
+from quickcache_core.progress import progress_bar, rate
 from quickcache_core.ttl import TTL
 
 if TYPE_CHECKING:
     from quickcache_core.cache import QuickCache
-
-_LINE_EVERY: Final = 2.0
-"""Seconds between two lines where no bar can be drawn."""
 
 
 class Contents(NamedTuple):
@@ -75,20 +70,16 @@ def warm_and_show(
     label: str,
     cache: QuickCache,
     contents: Contents,
-    write: Callable[[str], Any],
+    note: Callable[[str], Any],
     *,
     ttl_sec: TTL | None = None,
     threads: int = 1,
     overwrite: bool = False,
     key_of: Callable[[Any], str] | None = None,
 ) -> Warmed:
-    """Warm the cache, and show how it goes.
-
-    On a terminal, and with rich, that is a bar with the rate. Elsewhere `write` gets a line every two
-    seconds; it gets one at the end in any case. Raises what `warm` raises.
-    """
+    """Warm the cache, and show how it goes, see `progress_bar`. Raises what `warm` raises."""
     source, loader, total = contents
-    with _shown(label, write) as progress:
+    with progress_bar(label, note) as progress:
         how: dict[str, Any] = {
             "overwrite": overwrite,
             "key_of": key_of,
@@ -96,65 +87,29 @@ def warm_and_show(
             "total": total,
         }
         if loader is not None and is_asynchronous(loader):
-            warmed = asyncio.run(awarm(cache, source, loader, ttl_sec, tasks=threads, **how))
-        else:
-            warmed = warm(cache, source, loader, ttl_sec, threads=threads, **how)
-    write(_summary(label, warmed))
-    if warmed.error is not None:
-        write(f"{label}: the first failure was {type(warmed.error).__name__}: {warmed.error}")
-    return warmed
+            return asyncio.run(awarm(cache, source, loader, ttl_sec, tasks=threads, **how))
+        return warm(cache, source, loader, ttl_sec, threads=threads, **how)
 
 
-@contextmanager
-def _shown(label: str, write: Callable[[str], Any]) -> Iterator[Progress]:
-    if not sys.stdout.isatty():
-        yield _Lines(label, write)
-        return
-    try:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        yield _Lines(label, write)
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    begun = time.monotonic()
-    with Progress(*columns) as bar:
-        task = bar.add_task(label, total=None, rate="")
-
-        def show(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total, rate=_rate(done, time.monotonic() - begun))
-
-        yield show
-
-
-class _Lines:
-    def __init__(self, label: str, write: Callable[[str], Any]) -> None:
-        self._label = label
-        self._write = write
-        self._begun = time.monotonic()
-        self._next = self._begun + _LINE_EVERY
-
-    def __call__(self, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _LINE_EVERY
-        of = "" if total is None else f" of {total:,}"
-        self._write(f"{self._label}: {done:,}{of}, {_rate(done, now - self._begun)}")
-        sys.stdout.flush()
-
-
-def _summary(label: str, warmed: Warmed) -> str:
-    return (
+def warmed_lines(label: str, warmed: Warmed) -> list[str]:
+    """For people."""
+    lines = [
         f"{label}: {warmed.stored:,} stored, {warmed.skipped:,} skipped, {warmed.failed:,} failed "
-        f"in {warmed.seconds:.1f} s, {_rate(warmed.done, warmed.seconds)}"
-    )
+        f"in {warmed.seconds:.1f} s, {rate(warmed.done, warmed.seconds)}"
+    ]
+    if warmed.error is not None:
+        lines.append(f"{label}: the first failure was {type(warmed.error).__name__}: {warmed.error}")
+    return lines
 
 
-def _rate(done: int, seconds: float) -> str:
-    return f"{done / seconds:,.0f}/s" if seconds > 0.0 else "-"
+def warmed_row(label: str, warmed: Warmed) -> dict[str, Any]:
+    """For programs."""
+    error = warmed.error
+    return {
+        "alias": label,
+        "stored": warmed.stored,
+        "skipped": warmed.skipped,
+        "failed": warmed.failed,
+        "seconds": round(warmed.seconds, 3),
+        "error": None if error is None else f"{type(error).__name__}: {error}",
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,8 @@ PATIENCE: Final = 2.5
 """Seconds that a command waits for workers, which look once a second and at the end of each request."""
 _PAUSE = 0.02
 """Seconds between two looks whether they have answered."""
+_SLOTS_TOGETHER: Final = 50
+"""Slots of tags that one command has room for, with commas."""
 _FORGOTTEN = 30.0
 """Seconds after which an answer that nobody fetched is removed."""
 
@@ -81,11 +83,41 @@ class Control:
 
         Raises `ValueError` for a prefix of more than some 470 bytes.
         """
+        return self._everywhere([(ring.Kind.CLEAR, prefix)], lambda: self._publisher.source.clear(prefix))
+
+    def clear_namespace(self, generation: str) -> Cleared:
+        """Clear a namespace in all processes; `QuickCache.generation_name` says what it is called here.
+
+        Nobody counts how many entries there were. Raises `ValueError` as `clear`.
+        """
+
+        def act() -> int:
+            self._publisher.source.next_generation(generation)
+            return 0
+
+        return self._everywhere([(ring.Kind.NAMESPACE, generation)], act)
+
+    def invalidate_tags(self, slots: Sequence[int]) -> Cleared:
+        """Remove the entries that carry one of the tags, in all processes; `QuickCache.tag_slots` says which
+        slots these have. Nobody counts how many entries there were.
+        """
+        parts = [slots[start : start + _SLOTS_TOGETHER] for start in range(0, len(slots), _SLOTS_TOGETHER)]
+
+        def act() -> int:
+            self._publisher.source.invalidate_tags(slots)
+            return 0
+
+        return self._everywhere([(ring.Kind.TAGS, ",".join(map(str, part))) for part in parts], act)
+
+    def _everywhere(self, commands: Sequence[tuple[ring.Kind, str]], act: Callable[[], int]) -> Cleared:
+        """Act here, and have the other processes do what the commands say."""
         if self.shared_entries:
-            return Cleared(self._publisher.source.clear(prefix))
+            return Cleared(act())
         self._publisher.publish()
-        number = ring.send(self._publisher.board, ring.Kind.CLEAR, prefix)
-        removed = self._publisher.source.clear(prefix)
+        number = None
+        for kind, text in commands:
+            number = ring.send(self._publisher.board, kind, text)
+        removed = act()
         if number is None:
             return Cleared(removed)
         obeyed, silent = self._wait(lambda worker: worker.obeyed >= number)

@@ -58,3 +58,9 @@ class FigureSource(Protocol):
 
     def keys(self, prefix: str, limit: int | None) -> Sequence[KeyOfStore]:
         """At most `limit` live keys that begin with `prefix`."""
+
+    def next_generation(self, namespace: str) -> object:
+        """Clear a namespace, by the name that its generation has in the store."""
+
+    def invalidate_tags(self, slots: Sequence[int]) -> None:
+        """Remove the entries that carry a tag of one of these slots."""

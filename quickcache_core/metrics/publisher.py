@@ -217,6 +217,10 @@ class Publisher:
     def _carry_out(self, command: ring.Command, slot: Slot) -> None:
         if command.kind == ring.Kind.CLEAR:
             self.source.clear(command.prefix)
+        elif command.kind == ring.Kind.NAMESPACE:
+            self.source.next_generation(command.prefix)
+        elif command.kind == ring.Kind.TAGS:
+            self.source.invalidate_tags([int(slot) for slot in command.prefix.split(",")])
         elif command.kind == ring.Kind.KEYS and time.monotonic_ns() - command.sent < _ANSWER_WITHIN:
             keys = self.source.keys(command.prefix, command.limit)
             path = ring.answer_path(slot.board, command.number, slot.claim)

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Protocol, TypedDict
 
 from quickcache_core.metrics.board import Reading, Worker
-from quickcache_core.metrics.control import Control
+from quickcache_core.metrics.control import Cleared, Control
 from quickcache_core.metrics.figures import StoreFigures
 from quickcache_core.metrics.server import server_name
 from quickcache_core.metrics.snapshot import MetricsSnapshot
@@ -52,6 +52,16 @@ class ReportedCache(Protocol):
     def size(self) -> int: ...
 
     def clear(self) -> None: ...
+
+    def invalidate_tags(self, *tags: str) -> None: ...
+
+    def tag_slots(self, *tags: str) -> list[int]: ...
+
+    @property
+    def generation_name(self) -> str | None: ...
+
+    @property
+    def key_head(self) -> str: ...
 
 
 class Figures(TypedDict):
@@ -125,6 +135,24 @@ class AliasKeys(TypedDict):
 class KeysReport(TypedDict):
     aliases: list[AliasKeys]
     notes: list[str]
+
+
+class ClearedAlias(TypedDict):
+    alias: str
+    removed: int | None
+    """Entries removed by the process that asked; None if nobody counts: of namespaces and tags."""
+    workers: list[int]
+    """Pids of those that have cleared."""
+    silent: list[int]
+    """Pids of those that haven't answered in time."""
+    everywhere: bool
+    """Whether there is nobody else to be told: all processes have the same entries."""
+    note: str
+    """What else there is to say."""
+
+
+class ClearReport(TypedDict):
+    aliases: list[ClearedAlias]
 
 
 def worker_figures(cache: ReportedCache) -> WorkerFigures:
@@ -226,34 +254,54 @@ def keys_report(
     return {"aliases": aliases, "notes": list(notes)}
 
 
-def clear_everywhere(alias: str, cache: ReportedCache, prefix: str = "") -> list[str]:
-    """Remove the entries whose stored keys begin with `prefix` from all workers; what to say of it, in lines.
+def clear_everywhere(
+    alias: str,
+    cache: ReportedCache,
+    prefix: str = "",
+    *,
+    part: ReportedCache | None = None,
+    tags: Sequence[str] = (),
+) -> ClearedAlias:
+    """Remove the entries whose stored keys begin with `prefix` from all workers; with `part`, a namespace of
+    the cache, all of that; with `tags`, those of the part, or of the cache, that carry one of them.
 
-    Raises `ValueError` for a prefix that is too long to be told to other processes.
+    Raises `ValueError` for a prefix or name that is too long to be told to other processes.
     """
-    control = cache.control
-    if control is None:
-        return [_removed(alias, _clear(cache, prefix)), *memory_notes()]
-    try:
-        cleared = control.clear(prefix)
-    except OSError as error:
-        return [_removed(alias, _clear(cache, prefix)), _only_here(error)]
-    if control.shared_entries:
-        return [f"{_removed(alias, cleared.removed)}, for all processes"]
-    lines = [f"{alias}: cleared in {_several(len(cleared.obeyed), 'worker')}"]
-    if not cleared.obeyed and not cleared.silent:
-        lines = [f"{alias}: no worker is running"]
-    if cleared.silent:
-        lines.append(
-            f"{alias}: no answer from {_pids(cleared.silent)}; cleared at the end of the next request"
-        )
-    return lines
+    cleared, note, shared = None, memory_notes()[0], False
+    if cache.control is not None:
+        try:
+            cleared, note = _commanded(cache.control, part or cache, prefix, tags), ""
+            shared = cache.control.shared_entries
+        except OSError as error:
+            note = _only_here(error)
+    if cleared is None:
+        cleared = Cleared(_clear(part or cache, prefix, tags))
+    return {
+        "alias": alias,
+        "removed": None if tags or part is not None else cleared.removed,
+        "workers": list(cleared.obeyed),
+        "silent": list(cleared.silent),
+        "everywhere": shared,
+        "note": note,
+    }
 
 
-def _clear(cache: ReportedCache, prefix: str) -> int:
+def _commanded(control: Control, part: ReportedCache, prefix: str, tags: Sequence[str]) -> Cleared:
+    if tags:
+        return control.invalidate_tags(part.tag_slots(*tags))
+    generation = part.generation_name
+    if generation is not None:
+        return control.clear_namespace(generation)
+    return control.clear(part.key_head + prefix if prefix else "")
+
+
+def _clear(cache: ReportedCache, prefix: str, tags: Sequence[str]) -> int:
+    if tags:
+        cache.invalidate_tags(*tags)
+        return 0
     if prefix:
         return cache.delete_many(list(cache.keys(prefix)))
-    size = cache.size()
+    size = 0 if cache.generation_name else cache.size()
     cache.clear()
     return size
 
@@ -284,7 +332,7 @@ def _keys(
     notes = memory_notes()
     if cache.control is not None:
         try:
-            found = cache.control.keys(prefix, limit)
+            found = cache.control.keys(cache.key_head + prefix if prefix else "", limit)
         except OSError as error:
             notes = [_only_here(error)]
         else:
@@ -352,14 +400,6 @@ def _scope(cache: ReportedCache) -> str:
 
 def _only_here(error: OSError) -> str:
     return f"Only this process (pid {os.getpid()}): the figures of others can't be read ({error})."
-
-
-def _removed(alias: str, count: int) -> str:
-    return f"{alias}: {_several(count, 'entry', 'entries')} removed"
-
-
-def _several(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _pids(pids: Sequence[int]) -> str:

@@ -23,6 +23,10 @@ from quickcache_core.metrics.figures import KeyOfStore
 class Kind(IntEnum):
     CLEAR = 1
     KEYS = 2
+    NAMESPACE = 3
+    """The text is the name of a generation."""
+    TAGS = 4
+    """The text is the slots of tags, with commas between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ def send(board: Board, kind: Kind, prefix: str, limit: int | None = None) -> int
     data = prefix.encode("utf-8", "surrogatepass")
     if len(data) > at.PREFIX_BYTES:
         raise ValueError(
-            f"a prefix of {len(data)} bytes: running workers can be told of {at.PREFIX_BYTES}; "
+            f"a prefix or name of {len(data)} bytes: running workers can be told of {at.PREFIX_BYTES}; "
             "give a shorter one"
         )
     file = board.file(time.monotonic())

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from quickcache_core.metrics.report import AliasFigures, AliasKeys, Figures, KeysReport, StatsReport
+from quickcache_core.metrics.report import (
+    AliasFigures,
+    AliasKeys,
+    ClearedAlias,
+    Figures,
+    KeysReport,
+    StatsReport,
+)
 
 _FIGURE_HEADS = (
     *("pid", "server", "uptime", "hits", "misses", "hit ratio", "ops/s", "sets", "entries", "limit", "bytes"),
@@ -52,7 +59,7 @@ def keys_table(report: KeysReport) -> str:
         asked = len(alias["workers"])
         rows = [
             (
-                _printable(row["key"]),
+                printable(row["key"]),
                 _ttl_cell(row["ttl_s"]),
                 *([f"{len(row['pids'])} of {asked}"] if asked else []),
             )
@@ -66,6 +73,29 @@ def keys_table(report: KeysReport) -> str:
     return "\n\n".join([*blocks, *report["notes"]])
 
 
+def cleared_lines(row: ClearedAlias) -> list[str]:
+    alias, removed = row["alias"], row["removed"]
+    what = (
+        f"{alias}: cleared" if removed is None else f"{alias}: {several(removed, 'entry', 'entries')} removed"
+    )
+    if row["note"]:
+        return [what, row["note"]]
+    if row["everywhere"]:
+        return [f"{what}, for all processes"]
+    lines = [f"{alias}: cleared in {several(len(row['workers']), 'worker')}"]
+    if not row["workers"] and not row["silent"]:
+        lines = [f"{alias}: no worker is running"]
+    if row["silent"]:
+        pids = ", ".join(map(str, row["silent"]))
+        lines.append(f"{alias}: no answer from pid {pids}; cleared at the end of the next request")
+    return lines
+
+
+def several(count: int, one: str, many: str = "") -> str:
+    """A number and what it counts."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def _figure_cells(name: str, server: str, uptime: str, row: Figures) -> list[str]:
     ratio, weight = row["hit_ratio"], row["bytes"]
     counts = (
@@ -73,7 +103,7 @@ def _figure_cells(name: str, server: str, uptime: str, row: Figures) -> list[str
         *(row["loads"], row["load_failures"], row["load_waits"], row["stale_hits"]),
     )
     return [
-        *(name, _printable(server), uptime, str(row["hits"]), str(row["misses"])),
+        *(name, printable(server), uptime, str(row["hits"]), str(row["misses"])),
         "-" if ratio is None else f"{ratio:.1%}",
         f"{row['ops_per_s']:.0f}",
         *(str(row["sets"]), str(row["entries"]), str(row["max_entries"])),
@@ -87,10 +117,11 @@ def _ttl_cell(ttl_s: float | None) -> str:
 
 
 def _heading(alias: AliasFigures | AliasKeys) -> str:
-    return f"{alias['alias']}: {_printable(alias['location']) or 'no location'}, scope {alias['scope']}"
+    return f"{alias['alias']}: {printable(alias['location']) or 'no location'}, scope {alias['scope']}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text that does a terminal no harm."""
     # Keys are often made of what visitors send: escape sequences in them must not reach a terminal.
     return text if text.isprintable() else ascii(text)[1:-1]
 

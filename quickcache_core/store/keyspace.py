@@ -227,6 +227,14 @@ class KeyspaceStore(Store):
         kept = {name: 0 if name.startswith(within) else number for name, number in known.items()}
         self.root.set_generations(kept | {within + name: number for name, number in numbers.items()})
 
+    @property
+    def generation_name(self) -> str:
+        """What the store below all keyspaces calls the generation of this one; empty where it has none."""
+        name, store = self._namespace, self.root
+        while name and isinstance(store, KeyspaceStore):
+            name, store = store._inner(name), store.root
+        return name
+
     def _inner(self, namespace: str) -> str:
         return f"{self._namespace or self._prefix}{SEPARATOR}{namespace}"
 

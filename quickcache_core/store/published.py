@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -48,6 +48,16 @@ class MemorySource:
         if store is None:
             return 0
         return store.remove_many(list(store.keys(prefix))) if prefix else store.clear()
+
+    def next_generation(self, namespace: str) -> None:
+        store = self._store()
+        if store is not None:
+            store.next_generation(namespace)
+
+    def invalidate_tags(self, slots: Sequence[int]) -> None:
+        store = self._store()
+        if store is not None:
+            store.invalidate_tags(slots)
 
     def keys(self, prefix: str, limit: int | None) -> list[KeyOfStore]:
         store = self._store()

@@ -15,7 +15,7 @@ import pytest
 
 from quickcache_core import MISSING, CacheLoadError, InvalidKey, QuickCache, QuickCacheConfig
 from quickcache_core.loading.warm import Warmed, awarm, warm
-from quickcache_core.loading.warm_command import contents_of, function_at, warm_and_show
+from quickcache_core.loading.warm_command import contents_of, function_at, warm_and_show, warmed_lines
 from quickcache_core.testing import ManualClock
 
 PATIENCE = 30.0
@@ -452,13 +452,16 @@ def test_coroutine_function_gives_no_contents() -> None:
 def test_what_is_shown(cache: QuickCache) -> None:
     """One line at the end, with the rate; the first failure, if there is one."""
     said: list[str] = []
-    warm_and_show("default", cache, contents_of(lambda: {"a": 1}), said.append)
+    warmed = warm_and_show("default", cache, contents_of(lambda: {"a": 1}), said.append)
+    assert said == []
+    said = warmed_lines("default", warmed)
     assert len(said) == 1
     assert re.fullmatch(r"default: 1 stored, 0 skipped, 0 failed in \d+\.\d s, [\d,]+/s", said[0])
 
     async def loader(key: str) -> None:
         raise OSError("no such row")
 
-    warm_and_show("default", cache, contents_of(lambda: (["b"], loader)), said.append, threads=3)
-    assert "0 stored, 0 skipped, 1 failed" in said[1]
-    assert said[2] == "default: the first failure was OSError: no such row"
+    warmed = warm_and_show("default", cache, contents_of(lambda: (["b"], loader)), said.append, threads=3)
+    said = warmed_lines("default", warmed)
+    assert "0 stored, 0 skipped, 1 failed" in said[0]
+    assert said[1] == "default: the first failure was OSError: no such row"

@@ -286,6 +286,19 @@ class Connection:
             raise self._failed(error) from error
         return figures
 
+    def survey(self) -> tuple[dict[str, int], set[int], int]:
+        """LMDB's figures (`map_size`, `last_pgno`, `num_readers` ...), the pids of those who read now or did
+        with threads that they still have, and how many readers of dead processes were just struck off.
+        """
+        self.ready()
+        try:
+            environment = self._opened()
+            cleaned: int = environment.reader_check()
+            lines = environment.readers().splitlines()[1:]
+            return environment.info(), {int(line.split()[0]) for line in lines if line.split()}, cleaned
+        except (self._lmdb.Error, OSError) as error:
+            raise self._failed(error) from error
+
     def main_database(self, txn: Any) -> Any:
         """LMDB's handle of the only database, for what takes no default."""
         return self._opened().open_db(txn=txn)

@@ -142,7 +142,7 @@ class SharedDirectory:
 
         Returns the size of the map. Raises `ConfigError`. To be called while `opening`.
         """
-        about = self._about()
+        about = self.about()
         here = _surroundings()
         if not alone and about:
             if about.get("pid_namespace") != here["pid_namespace"]:
@@ -198,39 +198,7 @@ class SharedDirectory:
             self.path.mkdir(mode=0o700, parents=True)
         except FileExistsError:
             pass
-        location = f"shared://{self.path}"
-        found = self.path.stat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise ConfigError("location", location, "this is no directory; name one")
-        if found.st_uid != os.geteuid():
-            raise ConfigError(
-                "location",
-                location,
-                f"the directory belongs to user {found.st_uid}, this process runs as {os.geteuid()}; give "
-                "each user a directory of its own",
-            )
-        if found.st_mode & 0o022:
-            raise ConfigError(
-                "location", location, f"others may write into this directory; chmod 700 {self.path}"
-            )
-        kind = file_system(self.path)
-        if kind in _NETWORK_FILE_SYSTEMS:
-            raise ConfigError(
-                "location",
-                location,
-                f"{kind} is a network file system, which can't be shared by mapping; name a local directory",
-            )
-        foreign = sorted(
-            name
-            for name in (one.name for one in self.path.iterdir())
-            if name not in _OURS and name not in _MAY_BE_THERE and not name.startswith((DATA, QUEUE))
-        )
-        if foreign and not (self.path / _ABOUT).exists():
-            raise ConfigError(
-                "location",
-                location,
-                f"the directory has other things in it ({', '.join(foreign[:3])}); name an empty or new one",
-            )
+        check_own(self.path)
 
     def _distrust(self, about: dict[str, Any], here: dict[str, Any]) -> str:
         """Why the content is not to be used; nothing if it is."""
@@ -248,7 +216,8 @@ class SharedDirectory:
         missing = [name for name in _CONTENT if not (self.path / name).exists()]
         return f"{missing[0]} is missing" if 0 < len(missing) < len(_CONTENT) else ""
 
-    def _about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
+        """What the files are: `format`, `map_size`, and in what surroundings they were made."""
         try:
             about = json.loads((self.path / _ABOUT).read_bytes())
         except (FileNotFoundError, ValueError):
@@ -274,6 +243,41 @@ class SharedDirectory:
                 return False
             raise
         return True
+
+
+def check_own(path: Path) -> None:
+    """Raises `ConfigError` for what is there but can't be the directory of a store; `OSError`."""
+    location = f"shared://{path}"
+    found = path.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError("location", location, "this is no directory; name one")
+    if found.st_uid != os.geteuid():
+        raise ConfigError(
+            "location",
+            location,
+            f"the directory belongs to user {found.st_uid}, this process runs as {os.geteuid()}; give "
+            "each user a directory of its own",
+        )
+    if found.st_mode & 0o022:
+        raise ConfigError("location", location, f"others may write into this directory; chmod 700 {path}")
+    kind = file_system(path)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise ConfigError(
+            "location",
+            location,
+            f"{kind} is a network file system, which can't be shared by mapping; name a local directory",
+        )
+    foreign = sorted(
+        name
+        for name in (one.name for one in path.iterdir())
+        if name not in _OURS and name not in _MAY_BE_THERE and not name.startswith((DATA, QUEUE))
+    )
+    if foreign and not (path / _ABOUT).exists():
+        raise ConfigError(
+            "location",
+            location,
+            f"the directory has other things in it ({', '.join(foreign[:3])}); name an empty or new one",
+        )
 
 
 def file_system(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.metrics.figures import KeyOfStore, StoreFigures
@@ -51,6 +52,12 @@ class SharedSource:
     def clear(self, prefix: str) -> int:
         reader = self._table.readers[0]
         return reader.remove_many(reader.keys(prefix)) if prefix else reader.clear()
+
+    def next_generation(self, namespace: str) -> None:
+        self._table.readers[0].next_generation(namespace)
+
+    def invalidate_tags(self, slots: Sequence[int]) -> None:
+        self._table.readers[0].invalidate_tags(slots)
 
     def keys(self, prefix: str, limit: int | None) -> list[KeyOfStore]:
         return live_keys(self._table.readers[0], prefix, limit)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
 
 from quickcache_core.metrics.report import keys_report, to_json
 from quickcache_core.metrics.tables import keys_table
-from quickcache_django.management.command import CacheCommand
+from quickcache_django.management.command import CacheCommand, positive
 
 
 class Command(CacheCommand):
@@ -24,7 +24,7 @@ class Command(CacheCommand):
             "with a KEY_FUNCTION, keys that are stored so",
         )
         parser.add_argument(
-            "--limit", type=_positive, default=100, help="at most so many per alias; default: 100"
+            "--limit", type=positive, default=100, help="at most so many per alias; default: 100"
         )
         parser.add_argument("--json", action="store_true", help="as JSON, for programs")
 
@@ -38,9 +38,3 @@ class Command(CacheCommand):
         except ValueError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(to_json(report) if options["json"] else keys_table(report))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: give a whole number above 0")
-    return int(text)

@@ -9,7 +9,7 @@ from quickcache_core.metrics.prometheus import to_prometheus
 from quickcache_core.metrics.report import StatsReport, stats_report, to_json
 from quickcache_core.metrics.tables import stats_table
 from quickcache_core.metrics.watch import WATCH_INTERVAL, watch
-from quickcache_django.management.command import CacheCommand
+from quickcache_django.management.command import CacheCommand, positive
 
 
 class Command(CacheCommand):
@@ -28,7 +28,7 @@ class Command(CacheCommand):
             metavar="SECONDS",
             help="again and again, until Ctrl-C; default: every %(const)g seconds",
         )
-        parser.add_argument("--count", type=_number, help="with --watch: so many times")
+        parser.add_argument("--count", type=positive, help="with --watch: so many times")
 
     def handle(self, *args: Any, **options: Any) -> None:
         caches = [(alias, location, cache.engine) for alias, location, cache in self.chosen(options)]
@@ -55,9 +55,3 @@ def _seconds(text: str) -> float:
     if not 0.05 <= seconds <= 86_400:
         raise ArgumentTypeError(f"{text!r}: give seconds, from 0.05 to a day")
     return seconds
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: give a whole number above 0")
-    return int(text)

@@ -8,11 +8,18 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from quickcache_core import CacheLoadError
-from quickcache_core.loading.warm_command import Contents, contents_of, function_at, warm_and_show
-from quickcache_core.location import read_location
+from quickcache_core.loading.warm_command import (
+    Contents,
+    contents_of,
+    function_at,
+    warm_and_show,
+    warmed_lines,
+    warmed_row,
+)
+from quickcache_core.metrics.report import to_json
 from quickcache_django.backend import QuickCache
 from quickcache_django.conf import NOT_KEPT, engine_ttl
-from quickcache_django.management.command import CacheCommand
+from quickcache_django.management.command import CacheCommand, positive
 
 
 class Command(CacheCommand):
@@ -38,12 +45,13 @@ class Command(CacheCommand):
             "its entries have the time they had left",
         )
         parser.add_argument(
-            "--threads", type=_positive, default=1, help="that call the loader at a time; default: 1"
+            "--threads", type=positive, default=1, help="that call the loader at a time; default: 1"
         )
         parser.add_argument("--timeout", type=_seconds, help="in seconds; default: the alias's TIMEOUT")
         parser.add_argument(
             "--overwrite", action="store_true", help="also what is there; default: it is left as it is"
         )
+        parser.add_argument("--json", action="store_true", help="as JSON, for programs")
 
     def handle(self, *args: Any, **options: Any) -> None:
         path, backup = options["function"], options["backup"]
@@ -51,18 +59,19 @@ class Command(CacheCommand):
             raise CommandError("Give a function, as in shop.warming:products, or --backup FILE.")
         if not options["alias"]:
             options["alias"] = ["default"]
-        failed = 0
+        failed, rows = 0, []
+        for alias, location in self.locations(options).items():
+            self.check_scope(alias, location)
         try:
             function = None if path is None else function_at(path)
-            for alias, location, cache in self.chosen(options):
-                self._check_scope(alias, location)
+            for alias, _, cache in self.chosen(options):
                 ttl = _ttl(alias, cache, options["timeout"], backup)
                 contents = Contents(backup, None, None) if function is None else contents_of(function)
                 warmed = warm_and_show(
                     alias,
                     cache.engine,
                     contents,
-                    self.stdout.write,
+                    self.note,
                     ttl_sec=ttl,
                     threads=options["threads"],
                     overwrite=options["overwrite"],
@@ -70,17 +79,16 @@ class Command(CacheCommand):
                     key_of=None if function is None else partial(_stored_key, cache),
                 )
                 failed += warmed.failed
+                rows.append(warmed_row(alias, warmed))
+                if not options["json"]:
+                    for line in warmed_lines(alias, warmed):
+                        self.stdout.write(line)
         except (ValueError, CacheLoadError) as error:
             raise CommandError(str(error)) from error
+        if options["json"]:
+            self.stdout.write(to_json({"aliases": rows}))
         if failed:
             raise CommandError(f"{failed} keys failed.")
-
-    def _check_scope(self, alias: str, location: Any) -> None:
-        if getattr(self, "_called_from_command_line", False) and read_location(location).scope == "memory":
-            raise CommandError(
-                f"{alias}: in scope memory each process has its own cache, and this one ends now. Call "
-                "call_command('quickcache_warm', ...) where a worker starts, or use a shared:// LOCATION."
-            )
 
 
 def _stored_key(cache: QuickCache, key: Any) -> str:
@@ -94,12 +102,6 @@ def _ttl(alias: str, cache: QuickCache, timeout: float | None, backup: Path | No
     if backup is None and engine_ttl(cache.default_timeout) is NOT_KEPT:
         raise CommandError(f"{alias}: with its TIMEOUT nothing is kept; give a --timeout.")
     return None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: give a whole number above 0")
-    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -1,0 +1,1 @@
+"""What the commands of both adapters do beyond showing figures; the adapters add the words."""
