@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from quickcache_core.checks import Hidden
@@ -64,6 +66,69 @@ def read_location(location: object) -> Location:
     except BadAddress as error:
         raise ConfigError("location", harmless, f"{error}; give a URL such as {EXAMPLES}") from None
     return Location("redis", str(address), address)
+
+
+def check_directory(location: object) -> None:
+    """Raises `ConfigError` for the location of a directory that scope `shared` will refuse, or where this
+    process may not write. Makes nothing, so it may be asked before anything is used. Other scopes pass.
+    """
+    found = read_location(location)
+    if found.scope != "shared":
+        return
+    from quickcache_core.store.shared.directory import check_own
+
+    path = Path(found.name)
+    try:
+        if path.exists():
+            check_own(path)
+        there = _nearest_that_exists(path)
+        if not there.is_dir():
+            raise ConfigError("location", location, f"{there} is no directory; name another one")
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise ConfigError(
+                "location",
+                location,
+                f"user {os.geteuid()}, as whom this process runs, may not write into {there}; change its "
+                "owner, or name another directory",
+            )
+    except OSError as error:
+        raise ConfigError("location", location, f"{error}; name another directory") from error
+
+
+def exposed_by(location: object) -> str | None:
+    """The directory above that of a store in scope `shared` in which others may put another one in its place;
+    None if there is none, and for other scopes. Raises `ConfigError`.
+    """
+    found = read_location(location)
+    if found.scope != "shared":
+        return None
+    path = Path(found.name)
+    for parent in path.parents:
+        try:
+            status = parent.stat()
+        except OSError:
+            continue
+        # A group that is this process's own is commonly that of its user alone.
+        open_to_others = status.st_mode & (0o002 if status.st_gid == os.getegid() else 0o022)
+        # Where the sticky bit is set, as in /tmp, each has power over their own only. Still, what isn't there
+        # yet can be made by anybody.
+        if open_to_others and not (status.st_mode & stat.S_ISVTX and _nearest_that_exists(path) != parent):
+            return str(parent)
+        if status.st_uid not in (0, os.geteuid()):
+            return str(parent)
+    return None
+
+
+def room_for(location: object) -> int:
+    """Bytes of the file system that a directory is or will be on, used or not. Raises `ConfigError`,
+    `OSError`.
+    """
+    status = os.statvfs(_nearest_that_exists(Path(read_location(location).name)))
+    return status.f_frsize * status.f_blocks
+
+
+def _nearest_that_exists(path: Path) -> Path:
+    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def joined(location: object) -> object:

@@ -13,9 +13,10 @@ class QuickCacheApp(AppConfig):
     verbose_name = "QuickCache"
 
     def ready(self) -> None:
-        from quickcache_django.checks import check_caches
+        from quickcache_django.checks import check_caches, check_deployment
 
         register(check_caches, Tags.caches)
+        register(check_deployment, Tags.caches, deploy=True)
         # The core's, where the decorators are in use: importing them here would load the database layer.
         decorators = sys.modules.get("quickcache_django.decorators")
         if decorators is not None:

@@ -71,6 +71,7 @@ GIVEN_TWICE: Final = "quickcache.E003"
 NOT_INSTALLED: Final = "quickcache.E004"
 WRONG_LOCATION: Final = "quickcache.E005"
 TWO_POLICIES: Final = "quickcache.E006"
+WRONG_DIRECTORY: Final = "quickcache.E007"
 
 
 class SettingError(InvalidCacheBackendError):
@@ -191,7 +192,12 @@ class Reader:
         yield from self._where()
 
     def policy(self) -> object:
-        return self._fields.get("eviction_policy", FIELDS["eviction_policy"].default)
+        return self.value("eviction_policy")
+
+    def value(self, field: str) -> Any:
+        """Of a field of the core, given or not; None for a secret that wasn't. For settings without problems.
+        """
+        return {**DEFAULTS, **self._fields}.get(field, FIELDS[field].default)
 
     def settings(self) -> Settings:
         try:
@@ -280,7 +286,8 @@ class Reader:
             QuickCacheConfig(location=self.location)  # type: ignore[arg-type]
         except ConfigError as error:
             # Not LOCATION itself, which may have a password in it.
-            yield SettingError(WRONG_LOCATION, "LOCATION", error.value, error.remedy)
+            check_id = NOT_INSTALLED if isinstance(error.__cause__, ImportError) else WRONG_LOCATION
+            yield SettingError(check_id, "LOCATION", error.value, error.remedy)
 
     def _config(self) -> QuickCacheConfig:
         fields = {**DEFAULTS, **self._fields, "location": store_location(self.location)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -7,16 +8,19 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from django.core.cache import caches
 from django.core.checks import CheckMessage, Error, Tags, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
-from quickcache_django import QuickCache, conf
-from quickcache_django.checks import check_caches
+from quickcache_django import QuickCache, checks, conf
+from quickcache_django.checks import check_caches, check_deployment
 
 BACKEND = "quickcache_django.QuickCache"
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "django.md"
+LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+CHECKS = Path(__file__).parents[2] / "docs" / "checks.md"
+IDS = re.compile(r"quickcache\.[EW]\d+")
 
 
 class Subclass(QuickCache):
@@ -129,12 +133,182 @@ def test_manage_py_check() -> None:
         call_command("check")
 
 
+class TestDirectories:
+    """Of scope shared: what it would refuse at the first use is found, and nothing is made for it."""
+
+    @pytest.mark.parametrize("given", ["file", "file/below", "foreign", "open"])
+    def test_unusable(self, tmp_path: Path, given: str) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "foreign").mkdir()
+        (tmp_path / "foreign" / "thesis.txt").touch()
+        (tmp_path / "open").mkdir()
+        (tmp_path / "open").chmod(0o777)
+        [message] = check(shop={"LOCATION": f"shared://{tmp_path}/{given}"})
+        assert isinstance(message, Error)
+        assert message.id == "quickcache.E007"
+        assert message.msg == f"CACHES['shop']: LOCATION='shared://{tmp_path}/{given}' is wrong."
+        assert re.search("name|chmod", str(message.hint))
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+    def test_somebody_elses(self, tmp_path: Path) -> None:
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        os.chown(tmp_path / "theirs", 12345, 12345)
+        [message] = check(shop={"LOCATION": f"shared://{tmp_path}/theirs"})
+        assert message.id == "quickcache.E007"
+        assert "belongs to user 12345" in str(message.hint)
+        # What is below it is theirs as well.
+        assert ids(check(shop={"LOCATION": f"shared://{tmp_path}/theirs/below"})) == ["W003"]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_unwritable(self, tmp_path: Path) -> None:
+        (tmp_path / "closed").mkdir(mode=0o500)
+        [message] = check(shop={"LOCATION": f"shared://{tmp_path}/closed/below"})
+        assert message.id == "quickcache.E007"
+        assert "may not write" in str(message.hint)
+
+    def test_sound(self, tmp_path: Path) -> None:
+        """One that is there, one that isn't yet, and one that is in use."""
+        (tmp_path / "there").mkdir(mode=0o700)
+        for name in ("there", "new", "new/below"):
+            assert alone(f"shared://{tmp_path}/{name}") == []
+        assert not (tmp_path / "new").exists()
+        with override_settings(
+            CACHES={"default": {"BACKEND": BACKEND, "LOCATION": f"shared://{tmp_path}/new"}}
+        ):
+            caches["default"].set("k", 1)
+            assert check_caches(None) == []
+
+    def test_exposed(self, tmp_path: Path) -> None:
+        """Others could put a directory of theirs in its place."""
+        (tmp_path / "open" / "mine").mkdir(parents=True, mode=0o700)
+        (tmp_path / "open").chmod(0o777)
+        [message] = check(shop={"LOCATION": f"shared://{tmp_path}/open/mine"})
+        assert message.id == "quickcache.W003"
+        assert str(tmp_path / "open") in message.msg
+        # As in /tmp, where others have no power over what is there, but anybody can come first.
+        (tmp_path / "open").chmod(0o1777)
+        assert check(shop={"LOCATION": f"shared://{tmp_path}/open/mine"}) == []
+        assert alone(f"shared://{tmp_path}/open/new") == ["W003"]
+
+
+class TestDangers:
+    def test_unsigned_pickles(self, tmp_path: Path) -> None:
+        """Of any scope, since snapshots are pickles, too; not of other serializers."""
+        for location in ("", f"shared://{tmp_path}/c"):
+            entry = {"LOCATION": location, "OPTIONS": {"ALLOW_UNSIGNED_PICKLE": True}}
+            assert ids(check(shop=entry)) == ["W004"]
+        assert check(shop={"OPTIONS": {"ALLOW_UNSIGNED_PICKLE": True, "SERIALIZER": "json"}}) == []
+        assert check(shop={"OPTIONS": {"ALLOW_UNSIGNED_PICKLE": False}}) == []
+
+    def test_more_bytes_than_there_are(self, tmp_path: Path) -> None:
+        """More than the memory of the container, or than the file system has."""
+        for location in ("", f"shared://{tmp_path}/c"):
+            assert ids(check(shop={"LOCATION": location, "OPTIONS": {"MAX_BYTES": "1000TB"}})) == ["W005"]
+            assert check(shop={"LOCATION": location, "OPTIONS": {"MAX_BYTES": "1MB"}}) == []
+        assert check(shop={"OPTIONS": {"MAX_BYTES": "10%"}}) == []
+
+    def test_a_small_file_system(self, tmp_path: Path) -> None:
+        """What a store takes if nobody says how much is more than a container's /dev/shm often has."""
+        small = mock.Mock(f_frsize=4096, f_blocks=16_384)
+        with mock.patch("quickcache_core.location.os.statvfs", return_value=small):
+            [message] = check(shop={"LOCATION": f"shared://{tmp_path}/c"})
+        assert message.id == "quickcache.W005"
+        assert "MAX_BYTES is 128 MB, and the file system of its directory has 67.1 MB" in message.msg
+
+
+STRONG = "a key that nobody guesses, of more than fifty characters: 0123456789"
+
+
+class TestDeployment:
+    """What `check --deploy` has to say, and `check` hasn't."""
+
+    @pytest.mark.parametrize("engine", ["cache", "cached_db"])
+    def test_sessions(self, tmp_path: Path, engine: str) -> None:
+        sessions = {"SESSION_ENGINE": f"django.contrib.sessions.backends.{engine}"}
+        [message] = deployment(**sessions)
+        assert message.id == "quickcache.W001"
+        assert "CACHES['default']" in message.msg
+        assert "shared://" in str(message.hint)
+        assert deployment({"LOCATION": f"shared://{tmp_path}/c"}, **sessions) == []
+        assert deployment(**sessions, SESSION_CACHE_ALIAS="other") == []
+        assert deployment(**sessions, INSTALLED_APPS=["quickcache_django"]) == []
+        assert deployment(SESSION_ENGINE="django.contrib.sessions.backends.db") == []
+
+    @pytest.mark.parametrize("as_text", [False, True])
+    def test_throttles(self, tmp_path: Path, as_text: bool) -> None:
+        from rest_framework.throttling import AnonRateThrottle
+
+        throttle = "rest_framework.throttling.AnonRateThrottle" if as_text else AnonRateThrottle
+        rest = {"REST_FRAMEWORK": {"DEFAULT_THROTTLE_CLASSES": [throttle]}}
+        [message] = deployment(**rest)
+        assert message.id == "quickcache.W002"
+        assert "shared://" in str(message.hint)
+        assert deployment({"LOCATION": f"shared://{tmp_path}/c"}, **rest) == []
+        for other in ({}, {"DEFAULT_THROTTLE_CLASSES": ["no.such.Throttle", f"{__name__}.Subclass"]}, None):
+            assert deployment(REST_FRAMEWORK=other) == []
+
+    @pytest.mark.parametrize("secret", ["django-insecure-" + STRONG, "short", "x" * 100])
+    def test_a_secret_that_can_be_guessed(self, tmp_path: Path, secret: str) -> None:
+        """Where it signs what others may be able to write; of memory scope nobody else can."""
+        shared = {"LOCATION": f"shared://{tmp_path}/c"}
+        [message] = deployment(shared, SECRET_KEY=secret)
+        assert message.id == "quickcache.W006"
+        assert "SECRET_KEY, which" in message.msg
+        assert secret not in message.msg
+        [message] = deployment(shared, SECRET_KEY_FALLBACKS=[STRONG, secret])
+        assert "SECRET_KEY_FALLBACKS[1]" in message.msg
+        assert deployment({}, SECRET_KEY=secret) == []
+        for options in ({"SERIALIZER": "json"}, {"SECRET": "one of its own, " + STRONG}):
+            assert deployment({**shared, "OPTIONS": options}, SECRET_KEY=secret) == []
+
+    def test_no_secret(self, tmp_path: Path) -> None:
+        """Django says that itself."""
+        assert deployment({"LOCATION": f"shared://{tmp_path}/c"}, SECRET_KEY="") == []
+
+    def test_only_for_deployment(self) -> None:
+        """A developer with one process has no use for it."""
+        with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache", SECRET_KEY="short"):
+            assert run_checks(tags=[Tags.caches]) == []
+            assert ids(run_checks(tags=[Tags.caches], include_deployment_checks=True)) == ["W001"]
+
+    def test_errors_come_first(self) -> None:
+        """Nothing is said about an alias that won't work."""
+        with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache"):
+            assert deployment({"OPTIONS": {"MAX_SIZE": 0}}) == []
+
+
+def deployment(entry: dict[str, Any] | None = None, **settings: Any) -> list[CheckMessage]:
+    caches = {"default": {"BACKEND": BACKEND, **(entry or {})}, "other": {"BACKEND": LOCMEM}}
+    with override_settings(**{"SECRET_KEY": STRONG, "CACHES": caches, **settings}):
+        return check_deployment(None)
+
+
+def alone(location: str) -> list[str]:
+    """The ids of our checks, without Django's own, which make the cache."""
+    with override_settings(CACHES={"default": {"BACKEND": BACKEND, "LOCATION": location}}):
+        return ids(check_caches(None))
+
+
+def ids(messages: list[CheckMessage]) -> list[str]:
+    return [str(message.id).removeprefix("quickcache.") for message in messages]
+
+
 def test_every_id_is_documented() -> None:
-    """Each id stands in the documentation, and nothing else does."""
-    ids = {
+    """Each id has a row on the page of the checks, with its remedy, and a test; no page has others."""
+    package = Path(conf.__file__).parent
+    in_code = {one for path in package.rglob("*.py") for one in IDS.findall(path.read_text(encoding="utf-8"))}
+    assert in_code == {
         value
-        for name, value in vars(conf).items()
-        if name.isupper() and str(value).startswith("quickcache.E")
+        for module in (conf, checks)
+        for name, value in vars(module).items()
+        if name.isupper() and IDS.fullmatch(str(value))
     }
-    assert len(ids) == 6
-    assert set(re.findall(r"quickcache\.[EW]\d+", DOCUMENTATION.read_text())) == ids
+    rows = [
+        line.split("|") for line in CHECKS.read_text(encoding="utf-8").splitlines() if line.startswith("| `q")
+    ]
+    assert [row[1].strip(" `") for row in rows] == sorted(in_code)
+    assert all(len(row) == 5 and row[2].strip() and row[3].strip() for row in rows)
+    pages = (*CHECKS.parent.glob("*.md"), CHECKS.parents[1] / "README.md")
+    assert {one for page in pages for one in IDS.findall(page.read_text(encoding="utf-8"))} == in_code
+    tested = Path(__file__).read_text(encoding="utf-8")
+    assert all(one.removeprefix("quickcache.") in tested for one in in_code)
