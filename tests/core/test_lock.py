@@ -415,7 +415,7 @@ HOLDER = """
 import sys, time
 from quickcache_core import QuickCache, QuickCacheConfig
 cache = QuickCache(QuickCacheConfig(location=sys.argv[1]))
-lock = cache.lock("l", lease=3600.0)
+lock = cache.lock("l", lease=float(sys.argv[3]))
 token = sys.argv[2] or None
 assert lock.acquire(token=token)
 print("held", flush=True)
@@ -444,9 +444,9 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def holder(directory: Path, token: str = "") -> subprocess.Popen[str]:
+def holder(location: str, token: str = "", lease: float = 3600.0) -> subprocess.Popen[str]:
     """A process that has the lock."""
-    process = start(HOLDER, f"shared://{directory}", token)
+    process = start(HOLDER, location, token, str(lease))
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -475,7 +475,7 @@ class TestProcesses:
 
     def test_a_holder_that_lives(self, directory: Path) -> None:
         """Keeps it, stopped or not."""
-        process = holder(directory)
+        process = holder(f"shared://{directory}")
         try:
             lock = self.cache(directory).lock("l")
             assert lock.locked()
@@ -487,7 +487,7 @@ class TestProcesses:
 
     def test_a_holder_that_is_killed(self, directory: Path) -> None:
         """Nobody waits for its lease, which has an hour to go."""
-        process = holder(directory)
+        process = holder(f"shared://{directory}")
         lock = self.cache(directory).lock("l")
         assert lock.locked()
         end(process)
@@ -497,7 +497,7 @@ class TestProcesses:
 
     def test_those_who_wait_for_a_holder_that_is_killed(self, directory: Path) -> None:
         """One of them gets it, then the next: never two."""
-        process = holder(directory)
+        process = holder(f"shared://{directory}")
         cache = self.cache(directory)
         inside = most = 0
 
@@ -520,7 +520,7 @@ class TestProcesses:
 
     def test_a_token_that_was_handed_on(self, directory: Path) -> None:
         """With a token of its own a lock outlives its process: another one may have it by now."""
-        end(holder(directory, token="handed on"))
+        end(holder(f"shared://{directory}", token="handed on"))
         lock = self.cache(directory).lock("l")
         assert lock.locked()
         assert lock.acquire(wait=0.05) is False
@@ -528,6 +528,8 @@ class TestProcesses:
         assert lock.acquire(wait=0) is True
         lock.release()
 
+    # Python 3.12 and later warn of any fork of a process with threads. That is what is tested here.
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
     def test_a_child_of_the_holder(self, directory: Path) -> None:
         """A fork makes no second holder, and the end of the child doesn't free the lock."""
         cache = self.cache(directory)
@@ -538,7 +540,7 @@ class TestProcesses:
             assert os.waitpid(child, 0)[1] == 0
             other = start(
                 "import sys; " + HOLDER.replace('print("held"', 'print("took it"'),
-                *[f"shared://{directory}", ""],
+                *[f"shared://{directory}", "", "3600"],
             )
             try:
                 threading.Event().wait(0.3)
