@@ -6,12 +6,14 @@ Django also uses under ASGI.
 
 from quickcache_core.decorators.place import look_up
 from quickcache_core.http.answers import Answer, answer, finished
+from quickcache_core.http.fragments import Fragments, fragment_key, tags_in
 from quickcache_core.http.page import Page, Snapshot, is_page
 from quickcache_core.http.pages import Label, Outcome, Pages, Visit
 from quickcache_core.http.rules import Rules, read_rules
 
 __all__ = [
     "Answer",
+    "Fragments",
     "Label",
     "Outcome",
     "Page",
@@ -21,7 +23,9 @@ __all__ = [
     "Visit",
     "answer",
     "finished",
+    "fragment_key",
     "is_page",
     "look_up",
     "read_rules",
+    "tags_in",
 ]

@@ -59,11 +59,27 @@ _REPORT: Final = 60.0
 
 
 class ViewRaised(Exception):
-    """Around what the view raised, to be told from what a cache raises. Doesn't leave this module."""
+    """Around what the view raised, to be told from what a cache raises. Doesn't leave this package."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(f"The view raised {type(error).__name__}")
         self.error = error
+
+
+class Trouble:
+    """Tells once a minute of a cache that fails, and that requests go on without."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        self._text = f"A cache of {what} failed (%s); {instead} without it"
+        self._next_report = 0.0
+
+    def report(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + _REPORT
+            # The type only: messages may show keys, which have no place above DEBUG.
+            logger.warning(self._text, type(error).__name__)
+        logger.debug("How it failed", exc_info=error)
 
 
 class ViewFailed(Exception):
@@ -135,7 +151,7 @@ class Pages:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._next_report = 0.0
+        self.report = Trouble("pages", "views are called").report
 
     def find(self, engine: QuickCache, key: str) -> Any:
         """A page, another entry, or a `Missed`: for `respond` if it isn't a page. What the cache raises."""
@@ -193,15 +209,6 @@ class Pages:
 
     async def afind(self, engine: QuickCache, key: str) -> Any:
         return await called(engine.aside, self.find, engine, key)
-
-    def report(self, error: Exception) -> None:
-        """A cache failed, and requests go on without it."""
-        now = time.monotonic()
-        if now >= self._next_report:
-            self._next_report = now + _REPORT
-            # The type only: messages may show keys, which have no place above DEBUG.
-            logger.warning("A cache of pages failed (%s); views are called without it", type(error).__name__)
-        logger.debug("How a cache of pages failed", exc_info=error)
 
     def _moves(self, engine: QuickCache, key: str, visit: Visit, found: Any) -> _Moves:
         names: tuple[str, ...] = ()
