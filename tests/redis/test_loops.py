@@ -145,6 +145,30 @@ def test_cancelled_while_a_reply_is_under_way(redis_server: RedisServer, client:
     asyncio.run(main())
 
 
+def test_probe_that_is_cancelled(redis_server: RedisServer) -> None:
+    """Whoever tries whether an outage is over, and is cancelled, doesn't prolong it for the others."""
+    client = Client(read_address(redis_server.url), {"socket_timeout": 10.0, "socket_connect_timeout": 10.0})
+
+    async def main() -> None:
+        await bridge.run(client.call, "PING")
+        await asyncio.to_thread(redis_server.kill)
+        assert not await answers(client)
+        await asyncio.to_thread(redis_server.start)
+        redis_server.hang()
+        while True:  # until it is time for a probe, all are turned away
+            probe = asyncio.create_task(answers(client))
+            await asyncio.sleep(0.05)
+            if not probe.done():
+                break
+        probe.cancel()
+        redis_server.resume()
+        async with asyncio.timeout(8.0):
+            while not await answers(client):  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
 def test_cancelled_at_any_moment(redis_server: RedisServer, client: Client) -> None:
     """Wherever a task is when it is cancelled, connecting included, nothing is mixed up."""
 
