@@ -11,13 +11,19 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from outcome import Outcome
 from workspace import CACHE, ROOT, environment, interpreter, source
+
+sys.path.insert(0, str(ROOT))
+from tests.redis.servers import RedisServer
 
 PYTHONS = {"5.2": "3.11", "6.0": "3.12", "6.1": "3.13"}
 """A Python that each Django supports."""
@@ -25,11 +31,16 @@ PYTHONS = {"5.2": "3.11", "6.0": "3.12", "6.1": "3.13"}
 LOCMEM_SKIPS = {"5.2": 188, "6.0": 189, "6.1": 214}
 """How many tests LocMemCache's own run skips (`--baseline` shows it); ours must not skip more."""
 
-PACKAGES = ["asgiref>=3.9.1", "sqlparse", "jinja2", "tzdata", "lmdb"]
+PACKAGES = ["asgiref>=3.9.1", "sqlparse", "jinja2", "tzdata", "lmdb", "redis", "greenlet"]
 
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 OURS = "quickcache_django.QuickCache"
-OURS_SHARED = "quickcache_shared.QuickCache"
+BACKENDS = {
+    "memory": OURS,
+    "shared": "quickcache_shared.QuickCache",
+    "redis": "quickcache_redis.QuickCache",
+}
+"""By scope. What is different is in the modules in `inside_django` that have these names."""
 
 LABELS = ["cache", "sessions_tests", "template_tests.syntax_tests.test_cache", "middleware", "decorators"]
 """What is run of Django's tests: all that use a cache, and the suites of their neighbours."""
@@ -51,12 +62,17 @@ BASE_CLASS = (
     "django.core.cache.backends.locmem import LocMemCache",
     "quickcache_django import QuickCache as LocMemCache",
 )
-IN_SCOPE_SHARED = {
-    OURS: OURS_SHARED,
-    "from quickcache_django import": "from quickcache_shared import",
-    ', "EVICTION_POLICY": "lru"': "",
-}
-"""What is different in the new texts of `CHANGES`."""
+
+
+def _other_scope(backend: str) -> dict[str, str]:
+    """What is different in the new texts of `CHANGES`."""
+    module = backend.partition(".")[0]
+    return {
+        OURS: backend,
+        "from quickcache_django import": f"from {module} import",
+        ', "EVICTION_POLICY": "lru"': "",
+    }
+
 
 CHANGES = [
     Change("cache/tests.py", *BACKEND),
@@ -108,7 +124,7 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
     tests = CACHE / name / ("baseline" if baseline else "tests")
     result = tests / "result.json"
     _copy(django / "tests", tests, changed=not baseline, scope=scope)
-    backend = LOCMEM if baseline else OURS_SHARED if scope == "shared" else OURS
+    backend = LOCMEM if baseline else BACKENDS[scope]
     shared = tempfile.TemporaryDirectory(prefix="quickcache-")
 
     began = time.monotonic()
@@ -122,19 +138,21 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
         "--parallel",
         "1",
     ]
-    finished = subprocess.run(
-        [*command, "--verbosity", "0", *LABELS],
-        cwd=tests,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, [django, ROOT, tests])),
-            "CONFORMANCE_BACKEND": backend,
-            "CONFORMANCE_DIRECTORY": shared.name,
-            "CONFORMANCE_PART": part,
-            "CONFORMANCE_RESULT": str(result),
-        },
-        check=False,
-    )
+    with _server(scope) as url:
+        finished = subprocess.run(
+            [*command, "--verbosity", "0", *LABELS],
+            cwd=tests,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, [django, ROOT, tests])),
+                "CONFORMANCE_BACKEND": backend,
+                "CONFORMANCE_DIRECTORY": shared.name,
+                "CONFORMANCE_REDIS_URL": url,
+                "CONFORMANCE_PART": part,
+                "CONFORMANCE_RESULT": str(result),
+            },
+            check=False,
+        )
     shared.cleanup()
     subject = f"{django.name}, Python {PYTHONS[version]}, {backend}"
     outcome = Outcome(suite=name, subject=subject, seconds=time.monotonic() - began)
@@ -153,6 +171,16 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
     return outcome.ok
 
 
+@contextmanager
+def _server(scope: str) -> Iterator[str]:
+    """The URL of a server for scope `redis`; nothing for the others."""
+    if scope != "redis":
+        yield ""
+        return
+    with RedisServer() as server:
+        yield server.url
+
+
 def _copy(tests: Path, target: Path, *, changed: bool, scope: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -164,7 +192,12 @@ def _copy(tests: Path, target: Path, *, changed: bool, scope: str) -> None:
             shutil.copytree(path, target / path.name)
         else:
             (target / path.name).symlink_to(path)
-    for name in ("quickcache_settings.py", "quickcache_runner.py", "quickcache_shared.py"):
+    for name in (
+        "quickcache_settings.py",
+        "quickcache_runner.py",
+        "quickcache_shared.py",
+        "quickcache_redis.py",
+    ):
         shutil.copy2(INSIDE / name, target)
     if not changed:
         return
@@ -175,7 +208,7 @@ def _copy(tests: Path, target: Path, *, changed: bool, scope: str) -> None:
         # A Django that has moved on must be noticed, not tested half.
         assert change.old in text, f"{path} doesn't contain {change.old!r} any more: adapt CHANGES"
         new = change.new
-        for there, here in IN_SCOPE_SHARED.items() if scope == "shared" else ():
+        for there, here in _other_scope(BACKENDS[scope]).items() if scope != "memory" else ():
             new = new.replace(there, here)
         path.write_text(text.replace(change.old, new))
 

@@ -57,9 +57,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--scope",
-        choices=["memory", "shared", "memory+shared"],
-        default="memory+shared",
-        help="of Django's suites; shared: every LOCATION is a directory that processes share",
+        default="memory+shared+redis",
+        help="of Django's suites: memory, shared (every LOCATION is a directory that processes share), redis "
+        "(every LOCATION is a prefix on one Valkey server), or several joined by +; default: all three",
     )
     parser.add_argument(
         "--allow-missing",
@@ -75,6 +75,8 @@ def main() -> int:
     unknown = set(options.suites) - set(SUITES)
     if unknown:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    if not set(options.scope.split("+")) <= set(django_suite.BACKENDS):
+        parser.error(f"--scope {options.scope}: join {', '.join(django_suite.BACKENDS)} by +")
 
     verdicts: dict[str, str] = {}
     for name in options.suites or SUITES:
