@@ -29,7 +29,8 @@ def look(cache: QuickCache, location: Location) -> Iterator[Finding]:
         client.close()
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version", "of unknown version")
-    yield finding("server", f"{name} {version}, {info.get('redis_mode', 'mode unknown')}")
+    mode = info.get("redis_mode") or info.get("server_mode", "mode unknown")
+    yield finding("server", f"{name} {version}, {mode}")
     yield from _memory(info)
 
 

@@ -93,6 +93,72 @@ def test_clear_by_prefix(control: Control, workers: list[Worker]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("version", ["", "2"])
+def test_namespace_is_cleared_everywhere(version: str) -> None:
+    """Whatever number its generation has in each process; what is in no namespace, or in another, stays."""
+    workers = [Worker(publish_as=NAME, version=version) for _ in range(2)]
+    workers[1].call("drafts.clear")
+    for worker in workers:
+        for where in ("", "drafts.", "others."):
+            worker.call(f"{where}set", "k", 1)
+        worker.call("publish")
+    cache = make(version=version)
+    control = control_of(cache)
+    control.stay_out()
+    generation = cache.namespace("drafts").generation_name
+    assert generation is not None
+    cleared = control.clear_namespace(generation)
+    assert (cleared.removed, len(cleared.obeyed), cleared.silent) == (0, 2, ())
+    for worker in workers:
+        assert [worker.call(f"{where}get", "k", None) for where in ("", "drafts.", "others.")] == [1, None, 1]
+        worker.close()
+    cache.stop()
+
+
+@pytest.mark.slow
+def test_tags_are_invalidated_everywhere(control: Control, workers: list[Worker]) -> None:
+    """More of them than one command has room for; entries without one of them stay."""
+    tags = [f"tag {number}" for number in range(120)]
+    for worker in workers:
+        worker.call("set_tagged", "first", 1, tags[0])
+        worker.call("set_tagged", "last", 1, tags[-1])
+        worker.call("set_tagged", "other", 1, "another")
+    cleared = control.invalidate_tags(make().tag_slots(*tags))
+    assert len(cleared.obeyed) == 2
+    for worker in workers:
+        assert [worker.call("get", key, None) for key in ("first", "last", "other", "shared")] == [
+            None,
+            None,
+            1,
+            1,
+        ]
+
+
+def test_names_that_are_too_long(control: Control) -> None:
+    """As with prefixes."""
+    worker = Worker(publish_as=NAME)
+    worker.call("set", "k", 1)
+    worker.call("publish")
+    with pytest.raises(ValueError, match="give a shorter one"):
+        control.clear_namespace("x" * (at.PREFIX_BYTES + 1))
+    worker.close()
+
+
+def test_generation_names() -> None:
+    """Only namespaces have one; those of one release differ from those of another."""
+    plain, release = QuickCache(), QuickCache(QuickCacheConfig(version="2"))
+    assert plain.generation_name is None
+    assert release.generation_name is None
+    names = [
+        one.generation_name
+        for cache in (plain, release)
+        for one in (cache.namespace("a"), cache.namespace("a").namespace("b"), cache.namespace("b"))
+    ]
+    assert None not in names
+    assert len(set(names)) == 6
+
+
+@pytest.mark.slow
 def test_clear_in_a_worker_itself(workers: list[Worker]) -> None:
     """A worker that gives the command is one of those that obey."""
     cache = make()

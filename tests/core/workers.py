@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Worker:
-    """A process that does as it is told: `call("get", "key", None)`."""
+    """A process that does as it is told: `call("get", "key", None)`, `call("drafts.get", "key", None)` in the
+    namespace `drafts`.
+    """
 
     def __init__(self, *, threads: bool = True, **settings: Any) -> None:
         self.process = subprocess.Popen(
@@ -72,7 +74,13 @@ def main(argument: str) -> None:
     print('"ready"', flush=True)
     for line in sys.stdin:
         method, arguments = json.loads(line)
-        result = getattr(cache, method)(*arguments)
+        if method == "set_tagged":
+            key, value, tag = arguments
+            cache.set(key, value, tags=[tag])
+            print("null", flush=True)
+            continue
+        namespace, _, method = method.rpartition(".")
+        result = getattr(cache.namespace(namespace) if namespace else cache, method)(*arguments)
         print(json.dumps(list(result) if method == "keys" else result, default=str), flush=True)
 
 

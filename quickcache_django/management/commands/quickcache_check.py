@@ -58,7 +58,8 @@ class Command(CacheCommand):
         if self.is_typed and engine.control is not None:
             engine.control.stay_out()
         in_memory = read_location(engine.config.location).scope == "memory"
-        return check_alias(alias, engine, _sources(alias, location, reader.given_as, in_memory), str.upper)
+        sources = _sources(alias, location, reader.given_as, in_memory)
+        return {**check_alias(alias, engine, sources, str.upper), "location": _shown(location)}
 
 
 def _sources(alias: str, location: Any, given_as: dict[str, str], in_memory: bool) -> dict[str, str]:
