@@ -191,6 +191,7 @@ except StoreUnavailable:
 
 def test_greenlets_of_gevent(redis_server: RedisServer) -> None:
     """They are what threads are elsewhere: each waits on its own, and gets its own replies."""
+    pytest.importorskip("gevent")
     ran = subprocess.run(
         [sys.executable, "-c", WITH_GEVENT, redis_server.url], capture_output=True, text=True, timeout=60
     )
