@@ -289,6 +289,7 @@ def _made_on_server(config: QuickCacheConfig, address: Address, serializer: Base
 def _redis_store(config: QuickCacheConfig, client: Client, serializer: BaseSerializer) -> RedisStore:
     from quickcache_core.store.codec import Codec
     from quickcache_core.store.redis.opening import redis_stores
+    from quickcache_core.store.redis.record import SIGNATURE_BYTES
     from quickcache_core.store.redis.store import RedisStore
 
     def make() -> RedisStore:
@@ -298,6 +299,7 @@ def _redis_store(config: QuickCacheConfig, client: Client, serializer: BaseSeria
             config.immutable_types,
             config.secrets("redis").signer,
             config.allow_unsigned_pickle,
+            SIGNATURE_BYTES,
         )
         store = RedisStore(
             client,

@@ -56,12 +56,14 @@ class Codec:
         immutable_types: Iterable[type],
         signer: Callable[[], Signer | None],
         allow_unsigned: bool,
+        signature_bytes: int = DIGEST_BYTES,
     ) -> None:
         self._load = loader(serializer)
         self._serialize = through(serializer, self._load)
         self._settle = settler(isolation, immutable_types)
         self._signer = signer
         self._allow_unsigned = allow_unsigned
+        self._signature_bytes = signature_bytes
         self._needs_signature = serializer.needs_signature
         self._is_binary = serializer.is_binary
         self._name = serializer_name(serializer)
@@ -120,12 +122,13 @@ class Codec:
         if form != self._format:
             return None
         if kind == _SIGNED:
-            payload = record[start + DIGEST_BYTES :]
+            size = self._signature_bytes
+            payload = record[start + size :]
             signer = self._signer()
             if signer is None:
                 if not self._allow_unsigned:
                     return None
-            elif not signer.has_signed(raw + b"\0" + payload, record[start : start + DIGEST_BYTES]):
+            elif not signer.has_signed(raw + b"\0" + payload, record[start : start + size], size):
                 return None
         elif self._needs_signature and not self._allow_unsigned:
             return None
@@ -164,7 +167,7 @@ class Codec:
             return _SERIALIZED, payload
         signer = self._signer()
         if signer is not None:
-            return _SIGNED, signer.digest(raw + b"\0" + payload) + payload
+            return _SIGNED, signer.digest(raw + b"\0" + payload, self._signature_bytes) + payload
         if self._allow_unsigned:
             return _SERIALIZED, payload
         raise SerializationError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,6 +17,7 @@ from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.serializer.signing import Signer
 from quickcache_core.store.base import Bounds, Presence, Store
 from quickcache_core.store.codec import Codec
+from quickcache_core.store.redis import bridge
 from quickcache_core.store.redis.address import read_address
 from quickcache_core.store.redis.client import Client
 from quickcache_core.store.redis.store import RedisStore
@@ -183,3 +186,20 @@ class TestRedisStoreInACluster(RedisContract):
     def server_url(self, request: pytest.FixtureRequest) -> str:
         url: str = request.getfixturevalue("cluster_url")
         return url
+
+
+def _bridged(test: Callable[[RedisContract], None]) -> Callable[[RedisContract], None]:
+    @functools.wraps(test)
+    def run(self: RedisContract) -> None:
+        asyncio.run(bridge.run(test, self))
+
+    return run
+
+
+class TestRedisStoreInAnEventLoop(RedisContract):
+    """All of each test runs in the bridge: what the store asks of the server, the event loop awaits."""
+
+
+for _name in dir(RedisContract):
+    if _name.startswith("test_"):
+        setattr(TestRedisStoreInAnEventLoop, _name, _bridged(getattr(RedisContract, _name)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 from typing import Final
 
 from quickcache_core.errors import StoreUnavailable
@@ -19,6 +19,7 @@ from quickcache_core.store.redis.untracked import Untracked
 
 INTERVAL: Final = 1.0
 """Seconds."""
+_STOP_LOOKS: Final = 200
 _BY_THREAD: Final = 0.2
 _BY_OPERATION: Final = 0.01
 """Seconds at a time for the removal of what former generations left."""
@@ -57,28 +58,36 @@ class Background:
         if monotonic() >= self._next:
             self._next = monotonic() + INTERVAL
             if not self.has_thread():
-                self._work(_BY_OPERATION)
+                self._work(_BY_OPERATION, by_thread=False)
 
     def sweep(self) -> None:
-        self._near.tend()
-        self._work(_BY_THREAD)
-        try:
-            if self._size.is_due:
-                self._size.work(_BY_THREAD)
-        except StoreUnavailable:
-            pass
+        self._work(_BY_THREAD, by_thread=True)
 
-    def _work(self, seconds: float) -> None:
+    def stop(self) -> None:
+        """For good; waits for what is under way."""
+        for _ in range(_STOP_LOOKS):
+            try:
+                self._turn.pop()
+            except IndexError:
+                sleep(0.01)
+            else:
+                return
+
+    def _work(self, seconds: float, *, by_thread: bool) -> None:
         turn = self._turn
         try:
             mine = turn.pop()
         except IndexError:
             return
         try:
+            if by_thread:
+                self._near.tend()
             self._leases.renew()
             self._recovery.sweep()
             if self._former.is_due:
                 self._former.work(seconds)
+            if by_thread and self._size.is_due:
+                self._size.work(seconds)
         except StoreUnavailable:
             pass  # logged where it was found
         finally:

@@ -88,7 +88,10 @@ class Reading:
 
     def _is_found_near(self, key: Any, found: dict[str, Any]) -> bool:
         """Whether an entry that is near answers for the key where the near store alone can't."""
-        entry = self.near.valid(key) if key.__class__ is str else None
+        near = self.near
+        if key not in near.young and key not in near.old:
+            return False
+        entry = near.valid(key)
         if entry is None or not self._is_settled(entry):
             return False
         value = self._answer(key, entry, ABSENT)
@@ -234,13 +237,13 @@ class Reading:
         """What the server has, kept near. Raises `StoreUnavailable`."""
         young = self.near.young
         tail = tail_of(key)
-        return self._keep(key, self._read_sure(tail), young)
+        return self._keep(key, tail, self._read_sure(tail), young)
 
     def _fetch_many(self, keys: Sequence[str]) -> list[NearEntry]:
         young = self.near.young
         tails = [tail_of(key) for key in keys]
         return [
-            self._keep(key, self._with_tags(tail, read), young)
+            self._keep(key, tail, self._with_tags(tail, read), young)
             for key, tail, read in zip(keys, tails, self._table.read_many(tails), strict=True)
         ]
 
@@ -268,7 +271,7 @@ class Reading:
             read = again
         return read
 
-    def _keep(self, key: str, read: Read, young: dict[str, NearEntry]) -> NearEntry:
+    def _keep(self, key: str, tail: bytes, read: Read, young: dict[str, NearEntry]) -> NearEntry:
         near = self.near
         slot, label, stored, is_foreign = read
         if is_foreign:
@@ -276,7 +279,7 @@ class Reading:
         if stored is None or (self.debts.exist and self.debts.cover(key)):
             return self._keep_absence(key, label, slot, young)
         record = stored.record
-        decoded = form.decoded(self._codec, tail_of(key), key, stored)
+        decoded = form.decoded(self._codec, tail, key, stored)
         if decoded is None:
             self.forms.unreadable(self._codec.reason(record))
             return self._keep_absence(key, label, slot, young)

@@ -24,6 +24,10 @@ KIND_AT: Final = START + 8
 EXTRAS_BYTES: Final = 73
 """Of the extras that every entry with more than a TTL has; tags and ETag come after them."""
 RICH_HEAD: Final = HEAD + EXTRAS_BYTES
+SIGNATURE_BYTES: Final = 16
+"""Each entry pays for them in the server's memory. 128 bits can't be guessed where each guess has to be
+written there, and read by one of us.
+"""
 PLACEHOLDER: Final = 255
 """The kind of a record that is none: it only marks that a load is under way."""
 
@@ -78,7 +82,11 @@ def unpacked(reply: bytes | None) -> Stored | None:
     """Of a record, or of its head in full. None for nothing, for a load under way, and for what is
     foreign.
     """
-    if reply is None or is_foreign(reply) or not reply or reply[KIND_AT] == PLACEHOLDER:
+    if reply is None:
+        return None
+    # Commonly a record without extras.
+    is_plain = len(reply) >= HEAD and reply[0] == 1 and reply[KIND_AT] <= _LAST_KIND and not reply[FLAGS_AT]
+    if not is_plain and (not reply or is_foreign(reply) or reply[KIND_AT] == PLACEHOLDER):
         return None
     return Stored(reply[NONCE_AT:START], reply[START:])
 

@@ -490,7 +490,8 @@ class RedisStore(Store):
         return unsubscribe
 
     def close(self) -> None:
-        """Let go of the connections. A later use makes new ones."""
+        """End the background work, and let go of the connections. A later use makes new ones."""
+        self.background.stop()
         self._near.close()
         self.client.close()
 

@@ -127,7 +127,8 @@ class Table:
 
     def read(self, tail: bytes) -> Read:
         reply, name, label = self.on(tail, _get)
-        return Read(slot_of(name), label, form.unpacked(reply), form.is_foreign(reply))
+        found = form.unpacked(reply)
+        return Read(slot_of(name), label, found, found is None and form.is_foreign(reply))
 
     def read_many(self, tails: Sequence[bytes]) -> list[Read]:
         if self.client.is_cluster:
@@ -135,10 +136,12 @@ class Table:
             place = self.names.entries(self.known.generation(0)[0])
         else:
             replies, label, place = self._read_together(tails)
-        return [
-            Read(slot_of(place + tail), label, form.unpacked(reply), form.is_foreign(reply))
-            for tail, reply in zip(tails, replies, strict=True)
-        ]
+        reads = []
+        for tail, reply in zip(tails, replies, strict=True):
+            found = form.unpacked(reply)
+            is_foreign = found is None and form.is_foreign(reply)
+            reads.append(Read(slot_of(place + tail), label, found, is_foreign))
+        return reads
 
     def _read_together(self, tails: Sequence[bytes]) -> tuple[list[Any], int, bytes]:
         near, client = self._near, self.client
