@@ -161,6 +161,7 @@ class QuickCache:
         kinds = frozenset[EventKind]().union(*(one.kinds for one in self._subscriptions))
         heard = bool(kinds & {EventKind.HIT, EventKind.MISS})
         self._get = self._heard_get if heard else store.get
+        self._at_hand = None if heard else store.at_hand
         # No methods of this cache: in a circle of references its entries would wait for the garbage collector
         # when nobody has it any more.
         self._filler = Filler(
@@ -170,9 +171,10 @@ class QuickCache:
                 partial(_frozen, self._freeze),
                 self._bounds,
                 self._config.oversized == "skip",
-                partial(_announce_set, () if self._times_off else self._subscriptions),
+                partial(_announce, EventKind.SET, () if self._times_off else self._subscriptions),
                 self._tag_prefix,
                 self._config.background_context,
+                partial(_announce, EventKind.STALE, self._subscriptions),
                 self.aside,
             ),
             self._load_options,
@@ -502,6 +504,10 @@ class QuickCache:
         store = self._real_store
         return store.generation_name or None if isinstance(store, KeyspaceStore) else None
 
+    def shares_store_with(self, other: QuickCache) -> bool:
+        """Whether the two are about the same entries, of one `version`."""
+        return self._bottom is other._bottom and self._config.version == other._config.version
+
     @property
     def key_head(self) -> str:
         """What stands before its keys in the store, as `Control` sees them: with a `version`, that."""
@@ -800,10 +806,10 @@ class QuickCache:
     ) -> Callable[[], None]:
         """Call `listener(event)` for every event of `kinds` (default: all); the result ends it.
 
-        Hits, misses and sets are those of this cache object; removals are those of the store, whoever causes
-        them. Listeners run in the thread that caused the event, after the operation, without a lock: they may
-        use the cache. One that raises is logged, and neither the operation nor other listeners take notice.
-        Listening to hits or misses makes every get slower.
+        Hits, misses, sets and stale values served are those of this cache object; removals are those of the
+        store, whoever causes them. Listeners run in the thread that caused the event, after the operation,
+        without a lock: they may use the cache. One that raises is logged, and neither the operation nor other
+        listeners take notice. Listening to hits or misses makes every get slower.
         """
         subscription = Subscription(listener, kinds)
         stop_removals: Callable[[], None] | None = None
@@ -878,6 +884,12 @@ class QuickCache:
         return self.get(key, default)
 
     async def _aget_aside(self, key: str, default: Any = MISSING) -> Any:
+        at_hand = self._at_hand
+        if at_hand is not None and key.__class__ is str:
+            # No detour for what takes no round trip.
+            value = at_hand(key)
+            if value is not ABSENT:
+                return value
         return await self.arun(self.get, key, default)
 
     aset = twin(set)  # noqa: A003 - the method
@@ -974,9 +986,7 @@ class QuickCache:
     def _announce(self, kind: EventKind, key: str) -> None:
         if kind is EventKind.SET and self._times_off:
             return
-        for subscription in self._subscriptions:
-            if kind in subscription.kinds:
-                subscription.tell(CacheEvent(kind, key))
+        _announce(kind, self._subscriptions, key)
 
     def _records(self) -> list[Record] | None:
         """What a snapshot is made of. None if the cache was made switched off: nothing is to be written."""
@@ -1061,10 +1071,10 @@ def _frozen(freeze: Freeze | None, key: str, value: Any) -> Any:
         raise _of_key(error, key)  # noqa: B904 - the same error, which has its cause
 
 
-def _announce_set(subscriptions: tuple[Subscription, ...], key: str) -> None:
+def _announce(kind: EventKind, subscriptions: tuple[Subscription, ...], key: str) -> None:
     for subscription in subscriptions:
-        if EventKind.SET in subscription.kinds:
-            subscription.tell(CacheEvent(EventKind.SET, key))
+        if kind in subscription.kinds:
+            subscription.tell(CacheEvent(kind, key))
 
 
 def _of_key(error: SerializationError, key: str) -> SerializationError:

@@ -560,7 +560,13 @@ class QuickCache(BaseCache):
         aside = self._cache.aside
         if aside is None:
             return self.get(key, default, version)
-        return await aside(self.get, key, default, version)
+        if not self._is_own("get"):
+            return await aside(self.get, key, default, version)
+        try:
+            return await self._cache.aget(self._key(key, version), default)
+        except SerializationError as error:
+            original = _original(error)
+        raise original
 
     async def aset(
         self,

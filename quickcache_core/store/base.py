@@ -78,6 +78,13 @@ class Store(ABC):
         `count`; to callers without `ASK` it has expired.
         """
 
+    @property
+    def at_hand(self) -> Callable[[str], Any] | None:
+        """`at_hand(key)`: a get that asks no server: the value, or `ABSENT` where that can't be told, which isn't
+        counted. None for a store that never asks one.
+        """
+        return None
+
     @abstractmethod
     def count(self, *, hit: bool) -> None:
         """Count a get that was answered with a stale `Found`: as a hit if its value was given at once."""

@@ -169,6 +169,19 @@ class TrackedNear(NearStore):
         behind = self._behind
         return behind(key, default)
 
+    def at_hand(self, key: str) -> Any:
+        """As `Store.at_hand`."""
+        time = self._now()
+        if time >= self.next_poll:
+            self.poll(time)
+        entry = self.young.get(key)
+        if entry is None or entry.value is ABSENT or time >= entry.deadline:
+            return ABSENT
+        stamps, label = self.stamps, entry.label
+        if stamps[entry.slot] > label or stamps[WHOLE] > label:
+            return ABSENT
+        return self.hit(entry)
+
     def get_many(self, keys: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
         """As `NearStore.get_many`."""
         self._poll_if_due()

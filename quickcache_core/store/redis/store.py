@@ -160,6 +160,10 @@ class RedisStore(Store):
         return self._near.get
 
     @property
+    def at_hand(self) -> Callable[[str], Any]:
+        return self._near.at_hand
+
+    @property
     def hits(self) -> int:
         return self._near.hits
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from quickcache_core.entry import FOREVER
+from quickcache_core.store.base import ABSENT
 from quickcache_core.store.near import NearEntry, NearStore
 
 _NEVER_VALID: Final = 2**63
@@ -39,6 +40,9 @@ class Untracked(NearStore):
     ) -> None:
         super().__init__(now, 0, behind, closer)
         self.replace_store(_NoStamps(), _NoReferences())
+
+    def at_hand(self, key: str) -> Any:
+        return ABSENT
 
     def label(self) -> int:
         return 0
