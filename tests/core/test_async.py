@@ -25,7 +25,7 @@ from quickcache_core import (
 from quickcache_core.testing import ManualClock
 
 NO_OPERATIONS = {
-    *("subscribe", "disabled", "namespace", "limits", "apply"),
+    *("subscribe", "disabled", "namespace", "limits", "apply", "tag_slots", "shares_store_with"),
     *("cached", "with_source", "keep_fresh", "prefetcher", "lock"),
 }
 """They change the cache object or make something of it, not its content; they take no time and may be called
