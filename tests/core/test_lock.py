@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -434,6 +435,30 @@ for _ in range(int(sys.argv[3])):
 """
 
 
+ALONE = """
+import os, random, sys, time
+from pathlib import Path
+from quickcache_core import QuickCache, QuickCacheConfig
+cache = QuickCache(QuickCacheConfig(location=sys.argv[1]))
+sign, chance = Path(sys.argv[2]), random.Random()
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+while True:
+    with cache.lock("l", lease=3600.0, wait=None):
+        if sign.exists() and (other := sign.read_text()) and lives(other):
+            print(f"not alone: {other} is here, too", flush=True)
+        sign.write_text(str(os.getpid()))
+        time.sleep(chance.random() / 500)
+        sign.unlink()
+        print("done", flush=True)
+"""
+
+
 def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
@@ -517,6 +542,28 @@ class TestProcesses:
             for one in waiting:
                 one.result(PATIENCE)
         assert most == 1
+
+    def test_holders_that_are_killed_again_and_again(self, directory: Path, tmp_path: Path) -> None:
+        """Each is alone while it has the lock, the others go on at once, and none waits for a lease."""
+        arguments = (ALONE, f"shared://{directory}", str(tmp_path / "inside"))
+        workers = [start(*arguments) for _ in range(3)]
+        said: list[str] = []
+        chance = random.Random(7)
+        try:
+            for _ in range(12):
+                victim = workers.pop(0)
+                assert victim.stdout is not None
+                said += [victim.stdout.readline() for _ in range(5)]
+                time.sleep(chance.random() / 50)
+                victim.kill()
+                said += victim.stdout.readlines()
+                end(victim)
+                workers.append(start(*arguments))
+        finally:
+            for worker in workers:
+                end(worker)
+        # The last thing that one said may be torn.
+        assert {line for line in said if line.endswith("\n")} == {"done\n"}
 
     def test_a_token_that_was_handed_on(self, directory: Path) -> None:
         """With a token of its own a lock outlives its process: another one may have it by now."""
