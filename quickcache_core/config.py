@@ -134,8 +134,8 @@ class QuickCacheConfig:
     cleanup_interval: float = 10.0
     """Seconds between two sweeps of expired entries, at least 0.01."""
     eviction_policy: str | type[EvictionPolicy] = "s3fifo"
-    """Who leaves when the cache is full: `s3fifo`, `lru`, `lfu`, `fifo`, `sieve`, a registered name, a class
-    or `"module:Class"`.
+    """Who leaves when the cache is full: `s3fifo`, `lru`, `lfu`, `lfuda`, `fifo`, `sieve`, a registered name,
+    a class or `"module:Class"`.
     """
     serializer: str | type[BaseSerializer] | BaseSerializer = "json"
     """How values become bytes: `json`, `pickle`, `msgpack`, a registered name, a class, an instance or

@@ -3,6 +3,7 @@
 from quickcache_core.eviction_policy.base import BaseEvictionPolicy, EvictionPolicy
 from quickcache_core.eviction_policy.fifo import FIFOEvictionPolicy
 from quickcache_core.eviction_policy.lfu import LFUEvictionPolicy
+from quickcache_core.eviction_policy.lfuda import LFUDAEvictionPolicy
 from quickcache_core.eviction_policy.lru import LRUEvictionPolicy
 from quickcache_core.eviction_policy.s3fifo import S3FIFOEvictionPolicy
 from quickcache_core.eviction_policy.sieve import SieveEvictionPolicy
@@ -12,6 +13,7 @@ for _name, _policy in {
     "s3fifo": S3FIFOEvictionPolicy,
     "lru": LRUEvictionPolicy,
     "lfu": LFUEvictionPolicy,
+    "lfuda": LFUDAEvictionPolicy,
     "fifo": FIFOEvictionPolicy,
     "sieve": SieveEvictionPolicy,
 }.items():
@@ -21,6 +23,7 @@ __all__ = [
     "BaseEvictionPolicy",
     "EvictionPolicy",
     "FIFOEvictionPolicy",
+    "LFUDAEvictionPolicy",
     "LFUEvictionPolicy",
     "LRUEvictionPolicy",
     "S3FIFOEvictionPolicy",

@@ -25,7 +25,7 @@ class LFUEvictionPolicy(EvictionPolicy):
 
     Shah, Mitra, Matani, "An O(1) algorithm for implementing the LFU cache eviction scheme" (2010). Uses are
     reads and writes since the key was inserted. It keeps what was popular once for ever, and so misses about
-    half as much again as LRU on workloads that change: prefer the default.
+    half as much again as LRU on workloads that change: where uses are to count, `lfuda` is the one to take.
     """
 
     recency = "hook"

@@ -10,6 +10,7 @@ from quickcache_core import BaseEvictionPolicy, EvictionPolicy
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy import (
     FIFOEvictionPolicy,
+    LFUDAEvictionPolicy,
     LFUEvictionPolicy,
     LRUEvictionPolicy,
     S3FIFOEvictionPolicy,
@@ -123,7 +124,7 @@ class Raising(BaseEvictionPolicy):
         raise RuntimeError("select_eviction_key")
 
 
-BUILT_IN = ("s3fifo", "lru", "lfu", "fifo", "sieve")
+BUILT_IN = ("s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve")
 POLICIES: dict[str, str | type[EvictionPolicy]] = {
     **{name: name for name in BUILT_IN},
     **{cls.__name__: cls for cls in (FirstKey, Reordering, OwnBooks, Newest, AbsentKeys, Raising)},
@@ -136,6 +137,8 @@ def held(policy: EvictionPolicy) -> list[Entry]:
     """Every live entry in the books of the policy, as often as it is in there; the books are checked, too."""
     if isinstance(policy, LFUEvictionPolicy):
         return list(_by_uses(policy))
+    if isinstance(policy, LFUDAEvictionPolicy):
+        return list(_by_rank(policy))
     if isinstance(policy, LRUEvictionPolicy):
         return list(policy._entries.values())
     if isinstance(policy, OwnBooks):
@@ -183,3 +186,14 @@ def _by_uses(policy: LFUEvictionPolicy) -> Iterator[Entry]:
             assert entry.queue is uses
             yield entry
     assert policy._root.lower is uses
+
+
+def _by_rank(policy: LFUDAEvictionPolicy) -> Iterator[Entry]:
+    for rank, peers in policy._ranks.items():
+        assert peers, f"nobody has rank {rank}"
+        assert policy._age <= rank <= policy._age + 10
+        for key, entry in peers.items():
+            assert entry.key == key
+            assert entry.queue == rank
+            assert 1 <= entry.frequency <= 10
+            yield entry

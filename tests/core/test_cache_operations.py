@@ -321,7 +321,7 @@ class TestNumbers:
             assert cache.incr("n", number) == 2 * number
             assert type(cache.get("n")) is type(number)
 
-    @pytest.mark.parametrize("policy", ["lru", "lfu", "sieve"])
+    @pytest.mark.parametrize("policy", ["lru", "lfu", "lfuda", "sieve"])
     @pytest.mark.parametrize("number", [1, Decimal(1)])
     def test_counting_is_a_use(self, clock: ManualClock, policy: str, number: Any) -> None:
         """A number that is counted up is in use: something else leaves when the cache is full."""
@@ -488,7 +488,7 @@ class TestTheWholeCache:
 
     def test_full_cache(self, clock: ManualClock) -> None:
         """The bound holds, and the newest value is always in."""
-        for policy in ("s3fifo", "lru", "lfu", "fifo", "sieve"):
+        for policy in ("s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve"):
             cache = QuickCache(QuickCacheConfig(max_size=5, clock=clock, eviction_policy=policy))
             for number in range(50):
                 cache.set(str(number), number)

@@ -63,7 +63,7 @@ GOOD: dict[str, list[Any]] = {
     "version": ["", "5", "2026-11-24 beta", "é"],
     "cleanup_interval": [0.01, 1, 86_400.0, 1e9],
     "eviction_policy": [
-        *("s3fifo", "lru", "lfu", "fifo", "sieve", "LRU", " lru "),
+        *("s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve", "LRU", " lru "),
         *(LRUEvictionPolicy, Plain),
         "quickcache_core.eviction_policy:LRUEvictionPolicy",
         "quickcache_core.eviction_policy.LRUEvictionPolicy",

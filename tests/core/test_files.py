@@ -171,7 +171,7 @@ class TestRoundTrip:
             cache.set("d", 4)
             assert sorted(cache) == left
 
-    @pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu", "fifo", "sieve"])
+    @pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve"])
     def test_more_than_there_is_room_for(self, config: QuickCacheConfig, policy: str) -> None:
         """A larger cache's file fills a smaller one up to its bound, and it works on."""
         large = QuickCache(config)

@@ -203,7 +203,7 @@ def test_a_load_within_a_write() -> None:
 
 def test_uses_outlive_a_change_of_kind() -> None:
     """A plain entry that gets tags is as old and as used as before, where the policy can tell."""
-    for policy, victim in (("lfu", "b"), ("lru", "b"), ("sieve", "b"), ("s3fifo", "b")):
+    for policy, victim in (("lfu", "b"), ("lfuda", "b"), ("lru", "b"), ("sieve", "b"), ("s3fifo", "b")):
         store, _ = make(policy)
         bounds = Bounds(2)
         store.put("a", 1, FOREVER, bounds)

@@ -68,7 +68,7 @@ def test_no_handlers() -> None:
             assert logger.propagate
 
 
-@pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu", "fifo", "sieve"])
+@pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve"])
 def test_ordinary_work(
     caplog: pytest.LogCaptureFixture, clock: ManualClock, tmp_path: Path, policy: str
 ) -> None:

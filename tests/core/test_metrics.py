@@ -317,7 +317,7 @@ class TestSizes:
 
     def test_never_above_the_bound(self, clock: ManualClock) -> None:
         """The peak shows that the bound held."""
-        for policy in ("s3fifo", "lru", "lfu", "fifo", "sieve"):
+        for policy in ("s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve"):
             cache = QuickCache(QuickCacheConfig(clock=clock, max_size=5, eviction_policy=policy))
             for number in range(100):
                 cache.set(str(number % 13), number, ttl_sec=1 + number % 3)
@@ -454,7 +454,7 @@ def test_switched_off_figures_of_a_shared_store(clock: ManualClock) -> None:
     assert shown.get_metrics_snapshot()["sets"] == 1
 
 
-@pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu", "fifo", "sieve"])
+@pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve"])
 def test_every_entry_is_accounted_for(clock: ManualClock, policy: str) -> None:
     """Whatever happens: gets are hits and misses, and what came in went out or is there.
 

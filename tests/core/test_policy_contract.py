@@ -58,6 +58,10 @@ class TestLFU(Contract):
     policy = "lfu"
 
 
+class TestLFUDA(Contract):
+    policy = "lfuda"
+
+
 class TestFIFO(Contract):
     policy = "fifo"
 
@@ -189,7 +193,13 @@ def test_a_policy_without_on_access_pays_nothing() -> None:
         def select_eviction_key(self, cache: OrderedDict[str, Entry]) -> str:
             return next(iter(cache))
 
-    for policy, recency in ((Plain, "counter"), (FirstKey, "hook"), ("lru", "order"), ("lfu", "hook")):
+    for policy, recency in (
+        (Plain, "counter"),
+        (FirstKey, "hook"),
+        ("lru", "order"),
+        ("lfu", "hook"),
+        ("lfuda", "hook"),
+    ):
         cache = QuickCache(QuickCacheConfig(eviction_policy=policy))
         assert population_of(cache).policy.recency == recency
 
@@ -298,7 +308,7 @@ def lines_run(work: Callable[[], object]) -> int:
     return count
 
 
-@pytest.mark.parametrize("name", ["s3fifo", "lru", "lfu", "fifo", "sieve", "FirstKey"])
+@pytest.mark.parametrize("name", ["s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve", "FirstKey"])
 @pytest.mark.parametrize("ttl", [NEVER, 300.0])
 def test_insert_at_capacity_costs_the_same_at_any_size(name: str, ttl: object) -> None:
     """A full cache of 50,000 entries takes as many steps per insert as one of 1,000."""
@@ -377,6 +387,28 @@ class TextbookLFU:
 
     def victim(self) -> str:
         return min(self.uses, key=lambda key: (self.uses[key], self.last[key]))
+
+
+class TextbookLFUDA(TextbookLFU):
+    """As in the paper, but that at most 10 uses count: a use makes the rank age + uses, and whoever is
+    evicted leaves its rank as the age.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.age = 0
+        self.rank: dict[str, int] = {}
+
+    def used(self, key: str) -> None:
+        super().used(key)
+        self.rank[key] = self.age + min(10, self.uses[key])
+
+    came = wrote = used
+
+    def victim(self) -> str:
+        key = min(self.uses, key=lambda key: (self.rank[key], self.last[key]))
+        self.age = self.rank[key]
+        return key
 
 
 class TextbookSieve:
@@ -500,6 +532,7 @@ TEXTBOOKS: dict[str, Callable[[int], Any]] = {
     "lru": lambda capacity: TextbookLRU(),
     "fifo": lambda capacity: TextbookFIFO(),
     "lfu": lambda capacity: TextbookLFU(),
+    "lfuda": lambda capacity: TextbookLFUDA(),
     "sieve": lambda capacity: TextbookSieve(),
     "s3fifo": PlainS3FIFO,
     "Reordering": lambda capacity: TextbookLRU(),
@@ -568,7 +601,7 @@ def test_eviction_order_is_the_textbook_s(name: str, max_size: int, steps: list[
     check_books(cache, held)
 
 
-@pytest.mark.parametrize("name", ["lru", "lfu", "fifo", "sieve", "s3fifo"])
+@pytest.mark.parametrize("name", ["lru", "lfu", "lfuda", "fifo", "sieve", "s3fifo"])
 def test_long_traces_equal_the_textbook(name: str) -> None:
     """Each get hits or misses as there, on skewed traces with loops and deletions, at several sizes."""
     for max_size, seed in ((1, 1), (16, 2), (64, 3)):

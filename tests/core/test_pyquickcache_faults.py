@@ -34,7 +34,7 @@ from quickcache_core import (
 from quickcache_core.maintenance import Maintenance
 from quickcache_core.testing import ManualClock
 
-POLICIES = ("s3fifo", "lru", "lfu", "fifo", "sieve")
+POLICIES = ("s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve")
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ COUNT = 20_000
 SLICE = 256
 
 
-@pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu", "fifo", "sieve"])
+@pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve"])
 class TestHolds:
     """Other threads never wait for more than 256 entries to be handled, whatever the operation."""
 

@@ -26,7 +26,7 @@ assert "site-packages" in quickcache_core.__file__, quickcache_core.__file__
 
 from quickcache_core import NEVER, KeyNotFound, QuickCache, QuickCacheConfig
 
-for policy in ("s3fifo", "lru", "lfu", "fifo", "sieve"):
+for policy in ("s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve"):
     with QuickCache(QuickCacheConfig(max_size=10, eviction_policy=policy)) as cache:
         for number in range(100):
             cache.set(f"key {number}", number, ttl_sec=NEVER)
