@@ -26,6 +26,8 @@ from quickcache_core import (
     InvalidTTL,
     KeyExpired,
     KeyNotFound,
+    Lock,
+    LockNotOwned,
     MetricsSnapshot,
     QuickCache,
     QuickCacheConfig,
@@ -224,7 +226,39 @@ def wrong_calls() -> None:
     cached(cache_of_functions, 5)  # type: ignore[arg-type]
 
 
+def locks(cache: QuickCache) -> None:
+    with cache.lock("a", lease=timedelta(minutes=1), wait=None) as lock:
+        assert_type(lock, Lock)
+        assert_type(lock.token, str | None)
+        assert_type(lock.fence(), int)
+        assert_type(cache.lock("a").acquire(wait=0), bool)
+        assert_type(cache.lock("a").acquire(False, token="t"), bool)
+        lock.extend(NEVER)
+        lock.extend(token=lock.token)
+        assert_type(lock.owned(), bool)
+    try:
+        cache.lock("a", wait=0).release()
+    except LockNotOwned as error:
+        assert_type(error.name, str)
+    assert_type(cache.delete_prefix("lock:"), int)
+
+
+async def locks_of_coroutines(cache: QuickCache) -> None:
+    async with cache.lock("a") as lock:
+        assert_type(lock, Lock)
+        assert_type(await lock.afence(), int)
+        assert_type(await cache.lock("a").aacquire(wait=0), bool)
+        await lock.aextend(5)
+        assert_type(await lock.aowned(token=lock.token), bool)
+        assert_type(await lock.alocked(), bool)
+    assert_type(await cache.adelete_prefix("lock:"), int)
+
+
 def mistakes(cache: QuickCache) -> None:
+    cache.lock(5)  # type: ignore[arg-type]
+    cache.lock("a", lease=None)  # type: ignore[arg-type]
+    cache.lock("a", 5)  # type: ignore[call-arg]
+    cache.lock("a").release("t")  # type: ignore[call-arg]
     cache.set(5, 1)  # type: ignore[arg-type]
     cache.set("k", 1, ttl_sec="5")  # type: ignore[arg-type]
     cache.set("k")  # type: ignore[call-arg]
@@ -255,7 +289,9 @@ def main() -> None:
         results(cache, Path(name))
         listeners(cache)
         errors(cache)
+        locks(cache)
         asyncio.run(coroutines(cache))
+        asyncio.run(locks_of_coroutines(cache))
     functions()
     asyncio.run(coroutine_functions())
     print("fine")
