@@ -15,6 +15,9 @@ class EventKind(Enum):
     MISS = "miss"
     SET = "set"
     REMOVED = "removed"
+    STALE = "stale"
+    """A value was served after its TTL. A hit, or the miss of a reader who waited in vain, was told before.
+    """
 
 
 class RemovalCause(Enum):

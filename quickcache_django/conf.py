@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.safestring import SafeString
 
 from quickcache_core import FIELDS, NEVER, ConfigError, QuickCache, QuickCacheConfig, nearest_option
+from quickcache_core.relay import Relay
 
 CORE_OPTIONS: Final = {name.upper(): name for name in FIELDS if name != "location"}
 """Field of the core by its name in `OPTIONS`."""
@@ -119,6 +120,8 @@ class Settings:
 
 
 _read: dict[Any, Settings] = {}
+relay: Final = Relay()
+"""Knows the engines, each with its LOCATION, for the signals."""
 
 
 def read(location: str, params: Mapping[str, Any]) -> Settings:
@@ -136,6 +139,7 @@ def read(location: str, params: Mapping[str, Any]) -> Settings:
         found = reader.settings()
         if seen_as is not None:
             found = _read.setdefault(seen_as, found)
+        relay.add(found.engine, location)
     return found
 
 

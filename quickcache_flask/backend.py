@@ -9,7 +9,7 @@ from copy import copy
 from datetime import timedelta
 from pickle import PicklingError
 from types import MappingProxyType
-from typing import Any, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 from cachelib.serializers import BaseSerializer, SimpleSerializer
 from flask import Flask
@@ -28,6 +28,7 @@ from quickcache_core import QuickCache as Engine
 from quickcache_core.loading.adapted import adapted, unkept
 from quickcache_core.loading.context import Loader, LoaderContext
 from quickcache_core.loading.options import LoadArguments
+from quickcache_core.relay import Relay
 from quickcache_flask.conf import (
     DEFAULT_KEY_PREFIX,
     DEFAULT_THRESHOLD,
@@ -43,6 +44,10 @@ from quickcache_flask.conf import (
 
 _AFTER_PREFIX = "\x1f"
 """Between a key prefix and a tag: a character that neither has."""
+
+
+relay: Final = Relay()
+"""Knows the engines, each with weak references to its app and backend, for the signals."""
 
 
 class Serialized:
@@ -163,6 +168,7 @@ class QuickCache(BaseCache):
             raise named_as_written(error, settings) from error
         backend.given_as = {argument: setting.name for argument, setting in settings.items()}
         _publish_after_requests(app, backend)
+        relay.add(backend.engine, (weakref.ref(app), weakref.ref(backend)))
         return backend
 
     @property

@@ -126,15 +126,21 @@ def filling(
             return (yield from _waiting(to, key, loader, options, found, patience))
         except Exception:
             # Logged by the load, or still under way.
-            count(to.store, "stale_hits")
-            return thaw(found.stored)
+            return _served_stale(to, key, found)
     if found.is_due and not to.flights.is_under_way(to.store, key):
         flight, is_owner = to.flights.enter(to.store, key, to.slots(options.tags))
         if is_owner:
             yield Start(Load(to, flight, loader, options, found, gives_way=True), here=False)
     if not found.is_fresh:
         to.store.count(hit=True)
-        count(to.store, "stale_hits")
+        return _served_stale(to, key, found)
+    return thaw(found.stored)
+
+
+def _served_stale(to: Destination, key: str, found: Found) -> Any:
+    count(to.store, "stale_hits")
+    if to.served_stale is not None:
+        to.served_stale(key)
     return thaw(found.stored)
 
 

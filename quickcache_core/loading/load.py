@@ -49,6 +49,8 @@ class Destination:
     tag_prefix: str
     around: Around | None
     """Entered around loads in background threads."""
+    served_stale: Callable[[str], None] | None = None
+    """Told of each key whose value was served after its TTL."""
     aside: Aside | None = None
     """How a coroutine takes a step that may ask a server; None where none does."""
 
