@@ -95,6 +95,15 @@ class TestCandidates:
         primary.resume()
         assert client.call("GET", "a") == b"2"
 
+    def test_user_who_may_not_ask_for_information(self, pair: tuple[RedisServer, RedisServer]) -> None:
+        """ROLE tells the primary as well."""
+        replica, primary = pair
+        for server in pair:
+            with server.client() as outside:
+                outside.execute_command("ACL", "SETUSER", "shop", "on", ">pw", "~*", "+role", "+set", "+ping")
+        client = Client(read_address(f"{replica.url},{primary.url}"), {"username": "shop", "password": "pw"})
+        assert client.call("SET", "a", 1) == b"OK"
+
     def test_none_is_primary(self, pair: tuple[RedisServer, RedisServer]) -> None:
         """The error says what is the matter with each."""
         replica, primary = pair

@@ -99,6 +99,23 @@ def test_limit_of_connections(redis_server: RedisServer) -> None:
     asyncio.run(main())
 
 
+def test_very_many_tasks_that_wait_for_few_connections(redis_server: RedisServer) -> None:
+    """They get their turns; once the server has failed, those that still wait don't try it one by one."""
+    client = Client(read_address(redis_server.url), {"max_connections": 1, "socket_timeout": 0.3})
+
+    async def main() -> None:
+        assert set(await asyncio.gather(*(bridge.run(client.call, "PING") for _ in range(2000)))) == {b"PONG"}
+        redis_server.hang()
+        results = await asyncio.gather(
+            *(bridge.run(client.call, "PING") for _ in range(100)), return_exceptions=True
+        )
+        assert all(isinstance(result, StoreUnavailable) for result in results)
+        assert sum("not asked just now" in str(result) for result in results) == 98
+        redis_server.resume()
+
+    asyncio.run(main())
+
+
 def test_loop_goes_on_while_a_server_hangs(redis_server: RedisServer, client: Client) -> None:
     """Other tasks don't notice; those that ask give up after the timeout."""
 

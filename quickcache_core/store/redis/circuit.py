@@ -55,6 +55,11 @@ class Circuit:
             self._probe_at = now + _LONGEST_PROBE
         return True
 
+    def check(self) -> None:
+        """Raises `StoreUnavailable` if it was opened since `enter`."""
+        if self.is_open:
+            raise StoreUnavailable(f"{self.name} is not asked just now, since it failed: {self._reason}")
+
     def worked(self) -> None:
         """An answer came, be it an error."""
         if not self._failures:

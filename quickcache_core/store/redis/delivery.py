@@ -121,10 +121,12 @@ class Delivery:
         return reply
 
     def _attempt(self, server: Server | None, commands: Sequence[Command]) -> tuple[Server, list[Any]]:
+        circuit = self._circuit(server if self._cluster else None)
+
         def exchange() -> tuple[Server, list[Any]]:
             target = server or self._route.server_for(commands[0])
             try:
-                replies = self.places.here().of(target).exchange(commands)
+                replies = self.places.here().of(target).exchange(commands, circuit.check)
             except BROKEN:
                 self._route.forget(target)
                 raise
@@ -134,7 +136,7 @@ class Delivery:
                     raise redis.ConnectionError(str(reply))
             return target, replies
 
-        return self._guarded(self._circuit(server if self._cluster else None), exchange)
+        return self._guarded(circuit, exchange)
 
     def _guarded(self, circuit: Circuit, action: Callable[[], T]) -> T:
         is_probe = circuit.enter()

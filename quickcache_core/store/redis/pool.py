@@ -12,20 +12,23 @@ import redis
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.redis import bridge
 from quickcache_core.store.redis.address import Server
-from quickcache_core.store.redis.wiring import ANSWER_TIMEOUT, BROKEN, AsyncChannel, Channel, Command, Wiring
+from quickcache_core.store.redis.wiring import BROKEN, AsyncChannel, Channel, Command, Wiring
 
 LOOP_CONNECTIONS: Final = 32
 """Connections of one event loop to one server, unless `max_connections` says otherwise: each task may want
 one, and there may be thousands of tasks.
 """
-_GREETING: Final = (("INFO", "server"), ("INFO", "replication"))
+PATIENCE: Final = 5.0
+"""Seconds to wait for one of the connections that there may be."""
+_GREETING: Final = (("INFO", "server"), ("INFO", "replication"), ("ROLE",))
+_TOO_FEW: Final = f"no connection came free in {PATIENCE:g} s; raise max_connections in redis_options"
 
 Met = Callable[[Server, str], None]
 """Told of each new connection: the server, and what tells it from the one that was there before, if known."""
 
 
 class Unreachable(redis.ConnectionError):
-    """No connection could be made."""
+    """No connection could be made, and there is no point in trying again at once."""
 
 
 class NotPrimary(Unreachable):
@@ -42,11 +45,13 @@ class ThreadTurns:
     def __init__(self, limit: int | None) -> None:
         self._slots = None if limit is None else threading.Semaphore(limit)
 
-    def take(self) -> None:
-        if self._slots is not None and not self._slots.acquire(timeout=ANSWER_TIMEOUT):
-            raise Busy(
-                f"no connection came free in {ANSWER_TIMEOUT:g} s; raise max_connections in redis_options"
-            )
+    def take(self) -> bool:
+        """Whether there was a wait for it. Raises `Busy`."""
+        if self._slots is None or self._slots.acquire(blocking=False):
+            return False
+        if not self._slots.acquire(timeout=PATIENCE):
+            raise Busy(_TOO_FEW)
+        return True
 
     def give_back(self) -> None:
         if self._slots is not None:
@@ -59,17 +64,17 @@ class TaskTurns:
     def __init__(self, limit: int | None) -> None:
         self._slots = asyncio.Semaphore(LOOP_CONNECTIONS if limit is None else limit)
 
-    def take(self) -> None:
-        bridge.wait(self._take() if self._slots.locked() else self._slots.acquire())
+    def take(self) -> bool:
+        is_locked = self._slots.locked()
+        bridge.wait(self._take() if is_locked else self._slots.acquire())
+        return is_locked
 
     async def _take(self) -> None:
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(PATIENCE):
                 await self._slots.acquire()
         except TimeoutError:
-            raise Busy(
-                f"no connection came free in {ANSWER_TIMEOUT:g} s; raise max_connections in redis_options"
-            ) from None
+            raise Busy(_TOO_FEW) from None
 
     def give_back(self) -> None:
         self._slots.release()
@@ -86,10 +91,14 @@ class Pool:
         self._idle: list[Channel] = []
         self._generation = object()
 
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Raises one of `BROKEN` if not all replies came, or `Busy`."""
-        self._turns.take()
+    def exchange(self, commands: Sequence[Command], waited: Callable[[], object] | None = None) -> list[Any]:
+        """Raises one of `BROKEN` if not all replies came, or `Busy`. `waited` is called after a wait for a
+        connection, in which things may have changed, and may raise.
+        """
+        had_to_wait = self._turns.take()
         try:
+            if had_to_wait and waited is not None:
+                waited()
             generation = self._generation
             channel = self._take()
             try:
@@ -134,7 +143,8 @@ class Pool:
         try:
             channel.connect()
             self._met(self.server, _greet(channel))
-        except NotPrimary:
+        except (NotPrimary, redis.TimeoutError, TimeoutError):
+            # A timeout says less: perhaps it is this process that had no time.
             channel.close()
             raise
         except BROKEN as error:
@@ -151,13 +161,16 @@ def _greet(channel: Channel) -> str:
 
     Raises `NotPrimary` if it copies another one.
     """
-    identity = ""
+    identity, role = "", "master"
     for reply in channel.exchange(_GREETING):
         if isinstance(reply, bytes):
             lines = dict(line.partition(":")[::2] for line in reply.decode("ascii", "replace").splitlines())
-            if lines.get("role", "master") != "master":
-                raise NotPrimary("it is a replica, which takes no writes")
+            role = lines.get("role", role)
             identity += lines.get("run_id", "") + lines.get("master_replid", "")
+        elif isinstance(reply, list) and reply[0] != b"master":
+            role = "slave"
+    if role != "master":
+        raise NotPrimary("it is a replica, which takes no writes")
     return identity
 
 
