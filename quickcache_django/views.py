@@ -196,7 +196,7 @@ class CachedView:
             pages.report(error)
             return self._labelled(visit.view(request, *visit.args, **visit.kwargs))
         if is_page(found):
-            return _response(*answer(found, pages.rules, request.META, engine.config.clock.wall, "HIT"))
+            return _response(*answer(found, pages.rules, request.META, engine, "HIT"))
         return self._completed(pages.respond(engine, key, visit, found), request, engine)
 
     async def _arespond(self, visit: _Visit) -> Any:
@@ -215,7 +215,7 @@ class CachedView:
             pages.report(error)
             return self._labelled(await visit.view(request, *visit.args, **visit.kwargs))
         if is_page(found):
-            return _response(*answer(found, pages.rules, request.META, engine.config.clock.wall, "HIT"))
+            return _response(*answer(found, pages.rules, request.META, engine, "HIT"))
         return self._completed(await pages.arespond(engine, key, visit, found), request, engine)
 
     def _goes_past(self, request: Any) -> bool:
@@ -265,12 +265,11 @@ class CachedView:
 
     def _completed(self, outcome: Outcome, request: Any, engine: Engine) -> Any:
         rules, page, response = self.pages.rules, outcome.page, outcome.response
-        wall = engine.config.clock.wall
         if response is None:
-            return _response(*answer(outcome.kept, rules, request.META, wall, outcome.label))
+            return _response(*answer(outcome.kept, rules, request.META, engine, outcome.label))
         if page is None:
             return self._labelled(response)
-        headers, is_unchanged = finished(page, rules, request.META, wall, outcome.label)
+        headers, is_unchanged = finished(page, rules, request.META, engine, outcome.label)
         if is_unchanged:
             return _response(304, headers, b"")
         for name, value in headers:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from quickcache_core.http.headers import is_unchanged
 from quickcache_core.http.page import (
@@ -23,6 +23,9 @@ from quickcache_core.http.page import (
 )
 from quickcache_core.http.rules import LONGEST_AGE, Rules
 
+if TYPE_CHECKING:
+    from quickcache_core.cache import QuickCache
+
 _SET_BY_US = frozenset({"etag", "last-modified", "vary", "cache-control"})
 
 
@@ -30,14 +33,12 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 """Status, headers, body."""
 
 
-def answer(
-    page: Page, rules: Rules, environ: Mapping[str, Any], wall: Callable[[], float], label: str
-) -> Answer:
-    """What to send of a page: all of it, or that it has not changed. `wall` tells the time."""
+def answer(page: Page, rules: Rules, environ: Mapping[str, Any], engine: QuickCache, label: str) -> Answer:
+    """What to send of a page of that cache: all of it, or that it has not changed."""
     # Most often one of these is all there is to it.
     headers = list(page[HEADERS]) if page.__class__ is tuple else headers_of(page)
     if rules.adds or page[CONTROL] == OWN:
-        _add(headers, page, rules, wall(), label)
+        _add(headers, page, rules, engine.config.clock.wall(), label)
     if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MODIFIED_SINCE" in environ:
         is_success = 200 <= page[STATUS] < 300
         if is_success and is_unchanged(environ, page[ETAG], page[LAST_MODIFIED]):
@@ -47,12 +48,12 @@ def answer(
 
 
 def finished(
-    page: Page, rules: Rules, environ: Mapping[str, Any], wall: Callable[[], float], label: str
+    page: Page, rules: Rules, environ: Mapping[str, Any], engine: QuickCache, label: str
 ) -> tuple[list[tuple[str, str]], bool]:
     """For a response of which the page was just taken: the headers to set, which it may have already, and
     whether the client has it and needs nothing else of it.
     """
-    status, headers, _ = answer(page, rules, environ, wall, label)
+    status, headers, _ = answer(page, rules, environ, engine, label)
     is_unchanged = status == 304
     if not is_unchanged:
         headers = [one for one in headers if one[0].lower() in _SET_BY_US or one[0] == rules.x_cache]

@@ -18,7 +18,7 @@ from quickcache_core.eviction_policy.base import EvictionPolicy
 from quickcache_core.metrics.counters import Counters
 from quickcache_core.metrics.figures import StoreFigures
 from quickcache_core.metrics.publisher import Publisher
-from quickcache_core.serializer.isolation import thaw
+from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store import loads
 from quickcache_core.store.base import (
     ABSENT,
@@ -211,14 +211,16 @@ class MemoryStore(Store):
         """Answer a get; `_ABSENT` for an entry that has to leave, if it is still there."""
         # The value before all else, as on the hit path.
         value, now, table = entry.value, self._now(), self._table
-        if entry.is_fresh(now, self._tags):
-            if entry.life.sliding:
+        life = entry.life
+        # As `is_fresh` and `is_due`, spelled out: all hits of entries with tags come here.
+        if now < entry.fresh_until and self._tags.are_valid(life.tags, entry.label) and entry.deadline >= 0.0:
+            if life.sliding:
                 self._slide(entry)
             table.use(entry)
             table.hits += 1
-            if default is ASK and entry.is_due(now):
-                return Found(value, True, True, entry.life.etag)
-            return thaw(value)
+            if default is ASK and now >= entry.refresh_at and entry.is_due(now):
+                return Found(value, True, True, life.etag)
+            return value.load(value.data) if value.__class__ is Frozen else value
         if not entry.is_stale(now, self._tags):
             return _ABSENT
         if default is ASK:
