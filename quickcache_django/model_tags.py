@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, overload
 from django.apps import apps
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models
+from django.db import models, router
 from django.db.models.expressions import RawSQL
 from django.db.models.fields.related import lazy_related_operation
 from django.db.models.query import Prefetch, RawQuerySet
@@ -130,11 +130,16 @@ class InvalidatingQuerySet(models.QuerySet[M]):
     def delete(self) -> tuple[int, dict[str, int]]:
         outcome = super().delete()
         if outcome[0]:
-            changed(self.model, using=self.db)
+            # Unlike the others, it doesn't make this very queryset one for writing.
+            changed(self.model, using=self._writer())
         return outcome
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def _writer(self) -> str:
+        named: str | None = self._db  # type: ignore[attr-defined]
+        return named or router.db_for_write(self.model, **self._hints)  # type: ignore[attr-defined]
 
 
 InvalidatingManager = models.Manager.from_queryset(InvalidatingQuerySet, "InvalidatingManager")

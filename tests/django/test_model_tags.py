@@ -396,6 +396,40 @@ class TestTransactions:
             del connections[alias]
             del connections.settings[alias]
 
+    def test_a_database_for_reading(self, cache: QuickCache, tmp_path: Path) -> None:
+        """Where a router has one, the commit is that of the one for writing."""
+        alias = f"reading-{tmp_path.name}"
+        connections.settings[alias] = {
+            **connections.settings["default"],
+            "NAME": str(tmp_path / "reading.sqlite3"),
+        }
+
+        class Router:
+            def db_for_read(self, model: Any, **hints: Any) -> str:
+                return alias
+
+            def db_for_write(self, model: Any, **hints: Any) -> str:
+                return "default"
+
+        product = Product.objects.create(name="one")
+        try:
+            with override_settings(DATABASE_ROUTERS=[Router()]):
+                for change in (
+                    lambda: Product.objects.filter(name="one").update(price=5),
+                    lambda: Product.objects.bulk_create([Product(name="two")]),
+                    lambda: Product.objects.bulk_update([product], ["price"]),
+                    lambda: Product.objects.filter(name="one").delete(),
+                ):
+                    entries = Entries(cache, model=Product)
+                    with transaction.atomic():
+                        change()
+                        assert entries.left == set()
+                    assert entries.left == {"model"}
+        finally:
+            connections[alias].close()
+            del connections[alias]
+            del connections.settings[alias]
+
     def test_a_load_that_began_before(self, cache: QuickCache) -> None:
         """What it read may be from before the commit, so it isn't kept."""
         product = Product.objects.create(name="old")
