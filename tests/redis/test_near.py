@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -677,6 +678,7 @@ def test_near_store_that_is_dropped(redis_server: RedisServer) -> None:
         reader = NearReader(redis_server.url)
         near_again(reader)
         del reader
+        gc.collect()
         wait_until(lambda: not [one for one in other.client_list() if "t" in one["flags"]], "it is closed")
 
 
