@@ -57,6 +57,8 @@ class Worker:
     obeyed: int
     """Number of the last command that it carried out."""
     claim: int
+    host: str = ""
+    """Nothing for the host that asks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,11 @@ class Control:
         """Whether all processes have the same entries."""
         return self._publisher.shared_entries
 
+    @property
+    def is_of_many_hosts(self) -> bool:
+        """Whether processes of other hosts may have the same cache."""
+        return self._publisher.everywhere is not None
+
     def stay_out(self) -> None:
         """Don't let this process appear among those that it looks at."""
         self._publisher.mute()
@@ -77,6 +82,17 @@ class Control:
         """The figures of all, this process included unless it stays out."""
         self._publisher.publish()
         return self._publisher.board.read()
+
+    def read_everywhere(self) -> Reading:
+        """The figures of the processes of all hosts, as of the last seconds; of those that have ended nobody
+        knows.
+
+        Raises `ValueError` where the cache is that of one host, and `StoreUnavailable`.
+        """
+        everywhere = self._publisher.everywhere
+        if everywhere is None:
+            raise ValueError("only a cache in scope redis may have processes on other hosts")
+        return everywhere()
 
     def clear(self, prefix: str = "") -> Cleared:
         """Remove the entries whose stored keys begin with `prefix`, in all processes.

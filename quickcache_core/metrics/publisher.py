@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from quickcache_core.metrics import layout as at
 from quickcache_core.metrics import ring
-from quickcache_core.metrics.board import Board, Slot, board_at
+from quickcache_core.metrics.board import Board, Reading, Slot, Worker, board_at
 from quickcache_core.metrics.figures import COUNTERS, NOTHING, FigureSource, StoreFigures
 from quickcache_core.metrics.server import server_name
 
@@ -46,10 +46,13 @@ class Publisher:
         wake: Callable[[Publisher], None],
         *,
         shared_entries: bool = False,
+        everywhere: Callable[[], Reading] | None = None,
     ) -> None:
         self.source = source
         self.shared_entries = shared_entries
         """Whether all processes have the same entries, so that they must not be added up."""
+        self.everywhere = everywhere
+        """The figures of the processes of all hosts; None where there is one host only."""
         self._locate = locate
         self._wake = wake
         self._created = time.monotonic_ns()
@@ -77,6 +80,7 @@ class Publisher:
         self._retry_at = 0.0
         self._rate_since = time.monotonic()
         self._rate_from = 0
+        self._rate = 0.0
 
     @property
     def path(self) -> Path:
@@ -116,6 +120,16 @@ class Publisher:
 
     sweep = publish
     """What the background thread calls."""
+
+    def own(self) -> Worker | None:
+        """What this process counted since it began, or was forked; None if it has nothing to say."""
+        figures = None if self._muted or self._pid != os.getpid() else self.source.figures()
+        if figures is None or figures.counts == self._base.counts:
+            return None
+        counts = (max(now - then, 0) for now, then in zip(figures.counts, self._base.counts, strict=True))
+        figures = figures._replace(**dict(zip(COUNTERS, counts, strict=True)))
+        uptime = time.monotonic() - self._started
+        return Worker(self._pid, server_name(), uptime, figures, self._rate, 0, 0)
 
     def mute(self) -> None:
         """Publish nothing, and take back what was: this process only looks at what others do."""
@@ -201,7 +215,8 @@ class Publisher:
         if timed:
             done = figures.hits + figures.misses + figures.sets + figures.deletions
             seconds = now - self._rate_since
-            words[slot.word + at.S_RATE] = int(max(done - self._rate_from, 0) / seconds * 1000)
+            self._rate = max(done - self._rate_from, 0) / seconds
+            words[slot.word + at.S_RATE] = int(self._rate * 1000)
             self._rate_from, self._rate_since = done, now
 
     def _obey(self, slot: Slot) -> None:

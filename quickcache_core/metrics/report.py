@@ -92,6 +92,8 @@ class Figures(TypedDict):
 class WorkerFigures(Figures):
     """The figures of one process. `uptime_s`: seconds since it began to use the cache."""
 
+    host: str
+    """Nothing for the host that asks."""
     pid: int
     server: str
     uptime_s: float
@@ -195,20 +197,23 @@ def add_up(rows: Sequence[Figures], *, size: StoreFigures | None = None) -> Figu
 _SUMMED = (*StoreFigures._fields[:-1], "ops_per_s")
 
 
-def stats_report(caches: Iterable[tuple[str, str, ReportedCache]]) -> StatsReport:
-    """Figures of caches given as (alias, location, cache).
+def stats_report(
+    caches: Iterable[tuple[str, str, ReportedCache]], *, everywhere: bool = False
+) -> StatsReport:
+    """Figures of caches given as (alias, location, cache); with `everywhere`, of the processes of all hosts.
 
-    Aliases of one store repeat that store's figures.
+    Aliases of one store repeat that store's figures. `everywhere` raises `StoreUnavailable`, and leaves a
+    note for caches that one host has for itself.
     """
     aliases: list[AliasFigures] = []
     notes: dict[str, None] = {}
     for alias, location, cache in caches:
         size = None
-        reading, note = _read(cache)
+        reading, note = _read_everywhere(alias, cache) if everywhere else _read(cache)
         if reading is None:
             workers, retired = [worker_figures(cache)], None
         else:
-            workers = [_worker_row(worker) for worker in sorted(reading.workers, key=_pid)]
+            workers = [_worker_row(worker) for worker in sorted(reading.workers, key=_place)]
             retired = _row(reading.ended) if reading.ended_workers else None
             size = cache.control.of_store() if cache.control and cache.control.shared_entries else None
         if note:
@@ -219,13 +224,32 @@ def stats_report(caches: Iterable[tuple[str, str, ReportedCache]]) -> StatsRepor
                 "location": location,
                 "scope": _scope(cache),
                 # What the settings say is about scope memory only.
-                "policy": "clock" if size else _policy_name(cache.config.eviction_policy),
+                "policy": _policy(cache),
                 "workers": workers,
                 "totals": add_up([*workers, *([retired] if retired else [])], size=size),
                 "retired": retired,
             }
         )
     return {"aliases": aliases, "notes": list(notes)}
+
+
+def process_report(caches: Iterable[tuple[str, str, ReportedCache]]) -> StatsReport:
+    """As `stats_report`, with nothing but what this process has counted, whoever else uses the caches."""
+    aliases: list[AliasFigures] = []
+    for alias, location, cache in caches:
+        own = worker_figures(cache)
+        aliases.append(
+            {
+                "alias": alias,
+                "location": location,
+                "scope": _scope(cache),
+                "policy": _policy_name(cache.config.eviction_policy),
+                "workers": [own],
+                "totals": add_up([own]),
+                "retired": None,
+            }
+        )
+    return {"aliases": aliases, "notes": []}
 
 
 def keys_report(
@@ -357,12 +381,13 @@ def _live_keys(cache: ReportedCache, prefix: str) -> Iterator[KeyRow]:
         yield {"key": key, "ttl_s": None if ttl is None else round(ttl, 3), "pids": [os.getpid()]}
 
 
-def _pid(worker: Worker) -> int:
-    return worker.pid
+def _place(worker: Worker) -> tuple[str, int]:
+    return worker.host, worker.pid
 
 
 def _worker_row(worker: Worker) -> WorkerFigures:
     return {
+        "host": worker.host,
         "pid": worker.pid,
         "server": worker.server,
         "uptime_s": round(worker.uptime_s, 3),
@@ -394,8 +419,24 @@ def _row(figures: StoreFigures, ops_per_s: float = 0.0) -> Figures:
     }
 
 
+def _read_everywhere(alias: str, cache: ReportedCache) -> tuple[Reading | None, str]:
+    if cache.control is None or not cache.control.is_of_many_hosts:
+        reading, note = _read(cache)
+        return reading, note or f"{alias}: only this host has this cache."
+    return cache.control.read_everywhere(), ""
+
+
 def _scope(cache: ReportedCache) -> str:
-    return "shared" if cache.control is not None and cache.control.shared_entries else "memory"
+    control = cache.control
+    if control is None or not control.shared_entries:
+        return "memory"
+    return "redis" if control.is_of_many_hosts else "shared"
+
+
+def _policy(cache: ReportedCache) -> str:
+    # What the settings say is about scope memory only.
+    own = {"shared": "clock", "redis": "the server's"}
+    return own.get(_scope(cache)) or _policy_name(cache.config.eviction_policy)
 
 
 def _only_here(error: OSError) -> str:

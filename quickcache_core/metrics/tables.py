@@ -15,10 +15,23 @@ from quickcache_core.metrics.report import (
 )
 
 _FIGURE_HEADS = (
-    *("pid", "server", "uptime", "hits", "misses", "hit ratio", "ops/s", "sets", "entries", "limit", "bytes"),
+    *(
+        "host",
+        "pid",
+        "server",
+        "uptime",
+        "hits",
+        "misses",
+        "hit ratio",
+        "ops/s",
+        "sets",
+        "entries",
+        "limit",
+        "bytes",
+    ),
     *("evicted", "expired", "deleted", "errors", "loads", "failed", "waits", "stale"),
 )
-_HIDDEN: Final = {"bytes": "-", "loads": "0", "failed": "0", "waits": "0", "stale": "0"}
+_HIDDEN: Final = {"host": "", "bytes": "-", "loads": "0", "failed": "0", "waits": "0", "stale": "0"}
 """Columns that are shown if a row has something else there: many caches load nothing."""
 
 
@@ -36,13 +49,13 @@ def stats_heading(alias: AliasFigures) -> str:
 def stats_cells(alias: AliasFigures) -> tuple[list[str], list[list[str]]]:
     """The heads of the columns, and the rows."""
     rows = [
-        _figure_cells(str(row["pid"]), row["server"], _duration(row["uptime_s"]), row)
+        [row["host"], *_figure_cells(str(row["pid"]), row["server"], _duration(row["uptime_s"]), row)]
         for row in alias["workers"]
     ]
     if alias["retired"] is not None:
-        rows.append(_figure_cells("ended", "", "", alias["retired"]))
+        rows.append(["", *_figure_cells("ended", "", "", alias["retired"])])
     if len(rows) > 1:
-        rows.append(_figure_cells("total", "", "", alias["totals"]))
+        rows.append(["", *_figure_cells("total", "", "", alias["totals"])])
     shown = [
         place
         for place, head in enumerate(_FIGURE_HEADS)
