@@ -49,10 +49,19 @@ class Locks:
     empty one would. With `signs`, a lock is free as soon as its holder's process has ended.
     """
 
-    def __init__(self, store: Store, signs: Signs | None = None, aside: Aside | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        signs: Signs | None = None,
+        aside: Aside | None = None,
+        *,
+        sweeps: bool = True,
+    ) -> None:
+        """`sweeps`: whether the store has to be told to let expired locks go."""
         self.aside = aside
         self._store = store
         self._signs = signs
+        self._sweeps = sweeps
         self._shown: dict[str, tuple[str, Callable[[], None]]] = {}
         """By token: the key, and what takes the sign of life down."""
         self._look_after = 64
@@ -81,27 +90,30 @@ class Locks:
 
     def take(self, name: str, text: str, lease: float) -> bool:
         key = _key(name)
-        # To look first spares the others a writer, each time that somebody waits.
-        if self._living(key) is not None or not self._store.add(key, text, lease, _MANY):
+        # Where a holder may have died, it is looked for first; which also spares the others a writer, each
+        # time that somebody waits.
+        if self._signs is not None and self._living(key) is not None:
+            return False
+        if not self._store.add(key, text, lease, _MANY):
             return False
         self._taken += 1
-        if self._taken % _SWEEP_AFTER == 0:
+        if self._sweeps and self._taken % _SWEEP_AFTER == 0:
             self._store.sweep()
         return True
 
     def free(self, name: str, token: str) -> bool:
         """Whether it was held with that token."""
         key = _key(name)
-        text = self._text(key)
-        freed = text is not None and text[1:] == token and self._store.remove_if(key, text)
+        text = self._held_as(key, token)
+        freed = text is not None and self._store.remove_if(key, text)
         self.end(token)
         return freed
 
     def extend(self, name: str, token: str, lease: float) -> bool:
         """Let the lease begin anew, of another length; whether it was held with that token."""
         key = _key(name)
-        text = self._text(key)
-        return text is not None and text[1:] == token and self._store.touch_if(key, text, lease)
+        text = self._held_as(key, token)
+        return text is not None and self._store.touch_if(key, text, lease)
 
     def holder(self, name: str) -> str | None:
         """The token that it is held with."""
@@ -114,6 +126,13 @@ class Locks:
         start = time.time_ns() // 1000
         number: int = self._store.incr(_FENCE, 1, None, start, FOREVER, _MANY)[1]
         return number
+
+    def _held_as(self, key: str, token: str) -> str | None:
+        """What is stored if it is held with that token; None if it can't be."""
+        if self._signs is None:
+            return _FREE_STANDING + token
+        text = self._text(key)
+        return text if text is not None and text[1:] == token else None
 
     def _text(self, key: str) -> str | None:
         found = self._store.look(key)

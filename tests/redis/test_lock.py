@@ -19,17 +19,18 @@ from tests.core.test_lock import (
     PATIENCE,
     Make,
     TestBesideTheEntries,
-    TestLeases,
     TestOneHolder,
     TestTokens,
     end,
     holder,
     outcome,
     start,
+    wait_until,
 )
+from tests.core.test_lock import TestLeases as AnyLeases
 from tests.redis.servers import RedisServer
 
-__all__ = ["TestBesideTheEntries", "TestLeases", "TestOneHolder", "TestTokens"]
+__all__ = ["TestBesideTheEntries", "TestOneHolder", "TestTokens"]
 
 _prefixes = (f"l{os.getpid()}-{number}" for number in itertools.count())
 
@@ -61,6 +62,15 @@ def cache(make: Make) -> QuickCache:
 def server(redis_server: RedisServer) -> Iterator[RedisServer]:
     yield redis_server
     redis_stores.forget()
+
+
+class TestLeases(AnyLeases):
+    def test_forgotten_locks_leave(self, cache: QuickCache, clock: ManualClock) -> None:
+        """The server lets them go, by its own clock."""
+        locks = cache.lock("l")._locks
+        for number in range(20):
+            cache.lock(f"l{number}", lease=0.1).acquire()
+        wait_until(lambda: len(locks._store) == 0)
 
 
 @pytest.mark.slow
