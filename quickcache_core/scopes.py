@@ -336,8 +336,13 @@ def _tend(store: RedisStore) -> None:
 
     name = f"{store.client.address} {store.names.prefix.decode()}"
     publisher = Publisher(
-        RedisSource(store), lambda: figures_path(name), _wake_publisher, shared_entries=True
+        RedisSource(store),
+        lambda: figures_path(name),
+        _wake_publisher,
+        shared_entries=True,
+        everywhere=store.announcing.read,
     )
+    store.announcing.own = publisher.own
     background = store.background
     maintenance.adopt(background)
     maintenance.adopt(publisher)
@@ -366,7 +371,9 @@ def _locks_on_server(config: QuickCacheConfig, client: Client) -> Locks:
 
     store = redis_stores.store((client, prefix), make)
     known = _server_locks.get(store)
-    return _server_locks.setdefault(store, Locks(store, aside=bridge.run)) if known is None else known
+    if known is None:
+        known = _server_locks.setdefault(store, Locks(store, aside=bridge.run, sweeps=False))
+    return known
 
 
 _server_locks: Final[WeakKeyDictionary[RedisStore, Locks]] = WeakKeyDictionary()

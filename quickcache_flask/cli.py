@@ -119,9 +119,15 @@ cache_option = click.option(
     help=f"Again and again, until Ctrl-C; default: every {WATCH_INTERVAL:g} seconds.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="With --watch: so many times.")
+@click.option("--cluster", is_flag=True, help="Of all hosts that share a cache in scope redis.")
 @cache_option
 def stats(
-    as_json: bool, as_prometheus: bool, interval: float | None, count: int | None, names: tuple[str, ...]
+    as_json: bool,
+    as_prometheus: bool,
+    interval: float | None,
+    count: int | None,
+    cluster: bool,
+    names: tuple[str, ...],
 ) -> None:
     """Show hits, misses, entries and evictions of each worker."""
     if as_json + as_prometheus + (interval is not None) > 1:
@@ -131,7 +137,7 @@ def stats(
     ]
 
     def make_report() -> StatsReport:
-        return stats_report(caches)
+        return stats_report(caches, everywhere=cluster)
 
     if interval is not None:
         watch(make_report, click.echo, interval=interval, count=count)

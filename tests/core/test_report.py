@@ -28,7 +28,7 @@ def figures(**changes: Any) -> Figures:
 
 
 def worker(pid: int, uptime_s: float, **changes: Any) -> WorkerFigures:
-    return {**figures(**changes), "pid": pid, "server": "gunicorn", "uptime_s": uptime_s}
+    return {**figures(**changes), "host": "", "pid": pid, "server": "gunicorn", "uptime_s": uptime_s}
 
 
 @pytest.fixture

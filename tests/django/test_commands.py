@@ -90,6 +90,7 @@ def test_stats_as_json(clock: ManualClock, location: str) -> None:
     assert (default["policy"], pages["policy"], default["retired"]) == ("s3fifo", "lru", None)
     [worker] = default["workers"]
     assert worker.pop("pid") == os.getpid()
+    assert worker.pop("host") == ""
     assert worker.pop("server")
     assert worker.pop("uptime_s") > 0
     assert list(worker) == FIGURES

@@ -7,6 +7,7 @@ Usage: run_blocks.py FILE, in an empty working directory, in a process of its ow
 * A block that assigns `CACHES` is a Django settings file: Django is set up with its upper-case names, and
   each alias has to store and return a value. `...` in a list stands for what the reader has there already.
 * ```pycon blocks are doctests, ```json and ```toml blocks must parse.
+* A page that names `localhost:6379` gets a Valkey server of its own, wherever that listens.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 NOT_RUN = re.compile(r"<!--\s*not run:\s*(?P<reason>.*?)\s*-->\s*\Z", re.DOTALL)
+SERVER = "localhost:6379"
 RAISES = re.compile(r"raises (?P<name>\w+)")
 
 
@@ -172,13 +174,31 @@ def run_doctest(block: Block, namespace: dict[str, Any], where: str) -> None:
         raise Mismatch(report.getvalue())
 
 
+@contextlib.contextmanager
+def servers(page: str) -> Iterator[str]:
+    """The page with the address of a server that runs as long as this."""
+    if SERVER not in page:
+        yield page
+        return
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.redis.servers import RedisServer
+
+    with RedisServer() as server:
+        yield page.replace(SERVER, f"127.0.0.1:{server.port}")
+
+
 def main(path: Path) -> None:
+    with servers(path.read_text(encoding="utf-8")) as page:
+        run_page(path, page)
+
+
+def run_page(path: Path, text: str) -> None:
     # A module that can be found under its name, so that what the page defines can be pickled.
     page = types.ModuleType("__main__")
     sys.modules["run_blocks"], sys.modules["__main__"] = sys.modules["__main__"], page
     namespace = page.__dict__
     ran = 0
-    for block in blocks(path.read_text(encoding="utf-8")):
+    for block in blocks(text):
         match block.language:
             case "python" | "py":
                 run_python(block, namespace, str(path))

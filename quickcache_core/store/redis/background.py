@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from typing import Final
 
 from quickcache_core.errors import StoreUnavailable
+from quickcache_core.store.redis.announcing import Announcing
 from quickcache_core.store.redis.former import Former
 from quickcache_core.store.redis.leases import Leases
 from quickcache_core.store.redis.near import TrackedNear
@@ -35,12 +36,14 @@ class Background:
         recovery: Recovery,
         former: Former,
         size: Size,
+        announcing: Announcing,
     ) -> None:
         self._near = near
         self._leases = leases
         self._recovery = recovery
         self._former = former
         self._size = size
+        self._announcing = announcing
         self._pid = 0
         self._next = 0.0
         self._turn = [True]
@@ -84,6 +87,7 @@ class Background:
                 self._near.tend()
             self._leases.renew()
             self._recovery.sweep()
+            self._announcing.work()
             if self._former.is_due:
                 self._former.work(seconds)
             if by_thread and self._size.is_due:

@@ -67,12 +67,18 @@ class Names:
         """The number of the last invalidation of a tag."""
         self.former = self.prefix + b":o"
         """A set: former generations, of which something may be left."""
+        self.removed = self.prefix + b"/o"
+        """A set: former generations that were removed not long ago."""
         self.unlinking = self.prefix + b"/u"
         """Held by the process that removes what former generations left."""
         self.size = self.prefix + b"/f/size"
         """How many entries there are, as somebody counted a while ago."""
         self.counting = self.prefix + b"/f/counting"
         """Held by the process that counts them."""
+
+    def figures(self, process: bytes) -> bytes:
+        """What a process has counted."""
+        return b"%s/f/w/%s" % (self.prefix, process)
 
     def entries(self, generation: bytes) -> bytes:
         """What all names of entries of that generation begin with, up to the colon before the key."""

@@ -21,6 +21,7 @@ from quickcache_core.store.forms import Forms
 from quickcache_core.store.keyspace import namespaces_in
 from quickcache_core.store.life import Found, Life
 from quickcache_core.store.redis import record as form
+from quickcache_core.store.redis.announcing import Announcing
 from quickcache_core.store.redis.background import Background
 from quickcache_core.store.redis.change import Change
 from quickcache_core.store.redis.client import Client
@@ -126,13 +127,17 @@ class RedisStore(Store):
         self._change = Change(table, codec, self._survey)
         self._loads = Loads(table, near, self._debts)
         self.leases = Leases(client, lambda: self.background.has_thread())
-        forms = Forms(codec, near, self.counters, f"cache on {client.address}")
-        self._reading = Reading(table, near, codec, forms, self._debts, self._in_trouble, clock.monotonic)
         self._recovery = Recovery(self._debts, table)
         former = Former(client, self.names, self.counters)
         known.moved = former.hurry
         self.size = Size(client, self.names, known)
-        self.background = Background(near, self.leases, self._recovery, former, self.size)
+        self.announcing = Announcing(client, self.names)
+        self.background = Background(near, self.leases, self._recovery, former, self.size, self.announcing)
+        forms = Forms(codec, near, self.counters, f"cache on {client.address}")
+        attend = self.background.attend
+        self._reading = Reading(
+            table, near, codec, forms, self._debts, self._in_trouble, attend, clock.monotonic
+        )
 
     def _make_near(self, clock: Clock, size: int) -> TrackedNear | Untracked:
         def behind(key: Any, default: Any) -> Any:

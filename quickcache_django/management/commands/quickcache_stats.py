@@ -28,13 +28,16 @@ class Command(CacheCommand):
             metavar="SECONDS",
             help="again and again, until Ctrl-C; default: every %(const)g seconds",
         )
+        parser.add_argument(
+            "--cluster", action="store_true", help="of all hosts that share a cache in scope redis"
+        )
         parser.add_argument("--count", type=positive, help="with --watch: so many times")
 
     def handle(self, *args: Any, **options: Any) -> None:
         caches = [(alias, location, cache.engine) for alias, location, cache in self.chosen(options)]
 
         def make_report() -> StatsReport:
-            return stats_report(caches)
+            return stats_report(caches, everywhere=options["cluster"])
 
         if options["watch"] is not None:
             watch(make_report, self.stdout.write, interval=options["watch"], count=options["count"])
