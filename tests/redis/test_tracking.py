@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -264,6 +265,55 @@ def test_server_that_does_not_speak_the_protocol(ear_at: Callable[..., Ear]) -> 
     """As before Redis 6, or behind a proxy."""
     with RedisServer("--rename-command", "HELLO", "") as server, pytest.raises(NotTracking, match="HELLO"):
         ear_at(server.url)
+
+
+def test_server_that_is_busy(ear_at: Callable[..., Ear]) -> None:
+    """A long script keeps it from everything else: it is alive, and doesn't refuse anything."""
+    with RedisServer("--busy-reply-threshold", "20") as server, server.client() as admin:
+        ear = ear_at(server.url)
+        script = threading.Thread(target=run_for_ever, args=(server,))
+        script.start()
+        wait_until(lambda: is_busy(admin), "it is busy")
+        with pytest.raises(Lost, match="BUSY"):
+            ear_at(server.url)
+        until = ear.tracking.trusted_until
+
+        def is_renewed() -> bool:
+            ear.listen()
+            return ear.tracking.trusted_until > until
+
+        wait_until(is_renewed, "an answer to the PING")
+        admin.execute_command("SCRIPT", "KILL")
+        script.join()
+        admin.set(KEY, "value")
+        ear.hears(slot_of(KEY))
+
+
+def run_for_ever(server: RedisServer) -> None:
+    with suppress(redis.ResponseError), server.client() as client:
+        client.eval("while true do end", 0)
+
+
+def is_busy(client: redis.Redis) -> bool:
+    try:
+        client.ping()
+    except redis.ResponseError:
+        return True
+    return False
+
+
+def test_user_who_may_not_ping(redis_server: RedisServer, ear_at: Callable[..., Ear]) -> None:
+    """That is an answer, too."""
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-ping")
+    ear = ear_at(redis_server.url.replace("//", "//app:secret@"))
+    until = ear.tracking.trusted_until
+
+    def is_renewed() -> bool:
+        ear.listen()
+        return ear.tracking.trusted_until > until
+
+    wait_until(is_renewed, "an answer to the PING")
 
 
 def test_server_that_can_not_be_reached(redis_server: RedisServer, ear_at: Callable[..., Ear]) -> None:

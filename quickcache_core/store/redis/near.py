@@ -34,9 +34,11 @@ a lock: pushes are counted before they are stamped, but after they have arrived,
 is from before a GET that sees these changes. Stamps are only raised under a lock: two threads at the same
 slot might leave the lower one.
 
-What it does not promise: a clock that stands still while the machine sleeps extends the lease by as much,
-up to the first poll; and a server that forgets what it has acknowledged, as one that is replaced by a
-replica that lags behind may do, brings an older value back to all.
+What it does not promise. A clock that stands still while the machine sleeps extends the lease by as much, up
+to the first poll. A server that forgets what it has acknowledged, as one that is replaced by a replica that
+lags behind may do, brings an older value back to all. And where a server becomes another one's replica and
+closes no connections, or a slot of a Cluster moves to a server that had none, the new one is only found with
+the first key that has to be asked for: after `MOST_SECONDS` at the latest.
 """
 
 from __future__ import annotations

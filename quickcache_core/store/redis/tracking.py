@@ -28,7 +28,12 @@ _LAST_RETRY: Final = 30.0
 _REFUSED_RETRY: Final = 300.0
 """Seconds until a server that refuses to track is asked again."""
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
-_PONG: Final = b"+PONG"
+_ANSWERS: Final = (b"+PONG", b"-BUSY", b"-NOPERM")
+"""To a PING. An error is a sign of life as well: of a server that runs a long script, or of one where the user
+may not even do that.
+"""
+_PASSING: Final = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
+"""Errors of a server that only can't do it now."""
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +102,11 @@ class Stream:
                 self._reader.feed(self._receive())
             reply = self._reader.replies.pop()
             if reply != b"+OK":
-                raise NotTracking(reply[1:].decode(errors="replace"))
+                raise _refusal(reply[1:].decode(errors="replace"))
             self._socket.settimeout(0.0)
             self._is_tls = hasattr(self._socket, "pending")
         except redis.ResponseError as error:
-            raise NotTracking(str(error)) from error
+            raise _refusal(str(error)) from error
         except (redis.RedisError, OSError, BadAnswer) as error:
             raise Lost(str(error)) from error
         self.confirmed = began
@@ -147,8 +152,7 @@ class Stream:
 
     def _hear(self) -> None:
         for reply in self._reader.replies:
-            if reply != _PONG or not self._waits:
-                # Such as NOAUTH, for a user who was removed.
+            if not reply.startswith(_ANSWERS) or not self._waits:
                 raise Lost(reply[1:].decode(errors="replace"))
             self._waits = False
             self.confirmed = self._pinged
@@ -166,6 +170,10 @@ class Stream:
     def close(self) -> None:
         """In a child after a fork, this leaves the connection of the parent alone."""
         self._connection.disconnect()
+
+
+def _refusal(text: str) -> Lost | NotTracking:
+    return Lost(text) if text.startswith(_PASSING) else NotTracking(text)
 
 
 class Tracking:
