@@ -16,6 +16,8 @@ _LOOK_INTERVAL: Final = 60.0
 """Seconds between two looks at whether others left something behind."""
 _AGAIN: Final = 5.0
 """Seconds after which nobody stores anything in a former generation any more, since all have heard."""
+_REMEMBERED: Final = 86_400
+"""Seconds for which processes that were idle meanwhile are told that a generation is gone."""
 _LEASE: Final = 30.0
 """Seconds that a process has this to itself."""
 
@@ -72,7 +74,13 @@ class Former:
             yield 0
         if not (yield from self._remove(found)):
             return
-        client.call(b"SREM", names.former, *found)
+        client.call_many(
+            (
+                (b"SADD", names.removed, *found),
+                (b"EXPIRE", names.removed, _REMEMBERED),
+                (b"SREM", names.former, *found),
+            )
+        )
         # If this process ends before, it goes by itself.
         client.run(RELEASE, names.unlinking, self._owner)
 

@@ -53,8 +53,8 @@ class Known:
         self._client = client
         self._names = names
         self._near = near
-        self._generation: bytes | None = None
-        self._generation_label = 0
+        # With the label of the near store from before it was read. Together, for threads.
+        self._generation: tuple[bytes, int] | None = None
         self._numbers: dict[bytes, _Number] = {}
         self.moved: Callable[[], None] = _nothing
         """Called when there is a former generation whose entries have to leave."""
@@ -65,10 +65,10 @@ class Known:
         """The generation of entries, and whether that is sure to be the present one."""
         known = self._generation
         if known is not None:
-            if self._near.stamps[WHOLE] <= self._generation_label:
-                return known, True
+            if self._near.stamps[WHOLE] <= known[1]:
+                return known[0], True
             if not label:
-                return known, False
+                return known[0], False
         found: bytes = self._client.call(b"GET", self._names.generation)
         if not is_generation(found):
             found = self._client.run(GENERATION, self._names.generation, new_generation())
@@ -105,11 +105,12 @@ class Known:
         self._adopt(self._client.run(GENERATION, self._names.generation, new_generation()), label)
 
     def _adopt(self, found: bytes, label: int) -> None:
-        former, self._generation = self._generation, found
-        self._generation_label = label
-        if former is not None and former != found:
-            # Whoever began the new one said so as well, unless the name was lost.
-            self._client.call(b"SADD", self._names.former, former)
+        former, self._generation = self._generation, (found, label)
+        if former is None or former[0] == found:
+            return
+        # Whoever began the new one said so as well, unless the name was lost.
+        if not self._client.call(b"SISMEMBER", self._names.removed, former[0]):
+            self._client.call(b"SADD", self._names.former, former[0])
             self.moved()
 
     # Numbers

@@ -42,7 +42,7 @@ class Leases:
 
         def give_back() -> None:
             # A child of a fork has other leases.
-            if self._held is held and held.get(name) is mine:
+            if self._held_here() is held and held.get(name) is mine:
                 del held[name]
                 try:
                     self._client.run(RELEASE, name, mine)

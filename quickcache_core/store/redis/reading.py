@@ -52,6 +52,7 @@ class Reading:
         forms: Forms,
         debts: Debts,
         trouble: Callable[[StoreUnavailable], None],
+        attend: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         self.near = near
@@ -60,6 +61,7 @@ class Reading:
         self._table = table
         self._codec = codec
         self._trouble = trouble
+        self._attend = attend
         self._now = now
         self._slides = Slides(table)
 
@@ -237,14 +239,18 @@ class Reading:
         """What the server has, kept near. Raises `StoreUnavailable`."""
         young = self.near.young
         tail = tail_of(key)
-        return self._keep(key, tail, self._read_sure(tail), young)
+        read = self._read_sure(tail)
+        self._attend()
+        return self._keep(key, tail, read, young)
 
     def _fetch_many(self, keys: Sequence[str]) -> list[NearEntry]:
         young = self.near.young
         tails = [tail_of(key) for key in keys]
+        reads = self._table.read_many(tails)
+        self._attend()
         return [
             self._keep(key, tail, self._with_tags(tail, read), young)
-            for key, tail, read in zip(keys, tails, self._table.read_many(tails), strict=True)
+            for key, tail, read in zip(keys, tails, reads, strict=True)
         ]
 
     def _read_sure(self, tail: bytes) -> Read:

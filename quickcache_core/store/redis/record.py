@@ -48,22 +48,20 @@ class Nonces:
         self._pid = os.getpid()
         self._first = int.from_bytes(secrets.token_bytes(NONCE_BYTES), "big")
         self._next = itertools.count().__next__
-        self._given = 0
 
     def new(self) -> bytes:
         if self._pid != os.getpid():
             self._begin()
-        self._given = number = self._next()
-        return ((self._first + number) % _WHOLE).to_bytes(NONCE_BYTES, "big")
+        return ((self._first + self._next()) % _WHOLE).to_bytes(NONCE_BYTES, "big")
 
     def given(self) -> tuple[int, int]:
-        """Where those that were given so far begin, and about how many there are."""
-        return self._first, self._given + 1
+        """Where those that were given so far begin, and how many there are."""
+        return self._first, self._next()
 
     @staticmethod
     def is_among(nonce: bytes, given: tuple[int, int]) -> bool:
         first, count = given
-        return (int.from_bytes(nonce, "big") - first) % _WHOLE <= count
+        return (int.from_bytes(nonce, "big") - first) % _WHOLE < count
 
 
 class Stored(NamedTuple):

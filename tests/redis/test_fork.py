@@ -1,0 +1,120 @@
+"""A cache in scope `redis` that was made, and used, before a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from quickcache_core import QuickCache, QuickCacheConfig
+from quickcache_core.store.redis.opening import redis_stores
+from tests.redis.servers import wait_until
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+
+
+@pytest.fixture
+def cache(redis_url: str) -> Iterator[QuickCache]:
+    yield QuickCache(QuickCacheConfig(location=redis_url))
+    redis_stores.forget()
+
+
+def in_child(function: Callable[[], None], where: Path) -> None:
+    """Run it in a child process. Fails as it fails."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            function()
+            code = 0
+        except BaseException:
+            where.write_text(traceback.format_exc())
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, where.read_text()
+
+
+def test_parent_and_child(cache: QuickCache, tmp_path: Path) -> None:
+    """Both go on with the same entries, and hear of each other's changes."""
+    users = cache.namespace("users")
+    cache.set("a", 1)
+    cache.set("t", 1, tags=["t"])
+    users.set("a", 1)
+    assert (cache.get("a"), cache.get("t"), users.get("a")) == (1, 1, 1)
+
+    def child() -> None:
+        assert (cache.get("a"), cache.get("t"), users.get("a")) == (1, 1, 1)
+        cache.set("a", 2)
+        cache.invalidate_tags("t")
+        users.clear()
+        cache.set("n", 0)
+        cache.incr("n")
+        assert cache.get_or_set("loaded", lambda: 5) == 5
+        assert (cache.get("a"), cache.get("t", None), users.get("a", None)) == (2, None, None)
+
+    for _ in range(3):
+        in_child(child, tmp_path / "error")
+        wait_until(lambda: cache.get("a") == 2, "the parent hears of it")
+        assert (cache.get("t", None), users.get("a", None)) == (None, None)
+        assert (cache.get("n"), cache.get("loaded")) == (1, 5)
+        cache.set("a", 1)
+        cache.set("t", 1, tags=["t"])
+        users.set("a", 1)
+        cache.delete("loaded")
+        assert (cache.get("a"), cache.get("t"), users.get("a")) == (1, 1, 1)
+
+
+def test_a_lease_stays_with_the_parent(cache: QuickCache, tmp_path: Path) -> None:
+    """A child neither has it nor gives it back."""
+    store = cache._store
+    release = store.try_lease("a")
+    assert release is not None
+
+    def child() -> None:
+        assert release is not None
+        release()
+        assert store.try_lease("a") is None
+
+    in_child(child, tmp_path / "error")
+    assert store.try_lease("a") is None
+    release()
+    again = store.try_lease("a")
+    assert again is not None
+    again()
+
+
+def test_forks_while_threads_use_the_cache(cache: QuickCache, tmp_path: Path) -> None:
+    """No child waits for a thread that it doesn't have."""
+    cache.set("a", 1)
+    busy = threading.Event()
+    busy.set()
+
+    def work() -> None:
+        while busy.is_set():
+            cache.set("b", 1)
+            cache.get("b", None)
+            cache.get_many(["a", "b", "c"])
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def child() -> None:
+        assert cache.get("a") == 1
+        cache.set("mine", 2)
+        assert cache.get("mine") == 2
+        assert cache.get_or_set("loaded", lambda: 1) == 1
+
+    try:
+        for _ in range(20):
+            in_child(child, tmp_path / "error")
+    finally:
+        busy.clear()
+        for thread in threads:
+            thread.join()
+    assert cache.get("mine") == 2
