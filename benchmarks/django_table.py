@@ -52,6 +52,12 @@ class Article:
 SMALL_DICT = {"id": 7, "name": "Ada", "email": "ada@example.org", "active": True}
 
 
+def page(request: Any) -> Any:
+    from django.http import HttpResponse
+
+    return HttpResponse("a page of forty characters or thereabout")
+
+
 def configure(folder: str) -> None:
     def entry(backend: str, location: str, **options: Any) -> dict[str, Any]:
         # Room for everybody: LocMemCache culls a third of its entries whenever it is full.
@@ -67,6 +73,7 @@ def configure(folder: str) -> None:
     settings.configure(
         SECRET_KEY="benchmarks",
         USE_TZ=True,
+        ALLOWED_HOSTS=["testserver"],
         CACHES={
             "default": entry(locmem, "roomy"),
             OURS: entry(quickcache, "roomy"),
@@ -91,6 +98,8 @@ class Operation:
     """Whether FileBasedCache takes part."""
 
 
+VIEW = "hit of a view: cached_view beside cache_page"
+
 OPERATIONS = (
     Operation("get", "cache.get(key)", 5.5),
     Operation("get, any of 10,000", "cache.get(key)", keys="many", files=False),
@@ -110,13 +119,24 @@ OPERATIONS = (
     Operation("touch", "cache.touch(key)"),
     Operation("incr", "cache.incr(key)", 4.5, keys="numbers"),
     Operation("set, then delete", "cache.set(key, value)\ncache.delete(key)", keys="fresh"),
+    Operation(VIEW, "view(request)", files=False),
 )
 
 
 def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
     """The ratios, and LocMemCache's seconds for each operation."""
     from django.core.cache import caches
+    from django.test import RequestFactory
+    from django.views.decorators.cache import cache_page
 
+    from quickcache_django.decorators import cached_view
+
+    request = RequestFactory().get("/page/?a=1")
+    views = {
+        BASELINE: cache_page(TIMEOUT, cache="default")(page),
+        OURS: cached_view(TIMEOUT, alias=OURS)(page),
+        FILES: None,
+    }
     backends = {BASELINE: caches["default"], OURS: caches[OURS], FILES: caches[FILES]}
     keys: dict[str, Keys] = {
         "asked": SameKeys(asked_keys(ENTRIES)),
@@ -129,6 +149,7 @@ def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
         "value": "a value of forty characters or thereabout",
         "small_dict": SMALL_DICT,
         "article": Article(1),
+        "request": request,
         "twenty": twenty,
         "twenty_values": dict.fromkeys(twenty, "a value of forty characters or thereabout"),
     }
@@ -152,7 +173,7 @@ def measure(rounds: int) -> tuple[Cells, dict[str, float]]:
         compiled = compile_async_loop if operation.asynchronous else compile_loop
         tasks = []
         for name, backend in backends.items():
-            loop = compiled(operation.statement, {"cache": backend, **scope})
+            loop = compiled(operation.statement, {"cache": backend, "view": views[name], **scope})
             if name != FILES:
                 tasks.append(Task(name, loop, keys[operation.keys]))
             elif operation.files:

@@ -61,10 +61,15 @@ class Memoized(Cached[P, R]):
             self._tags_results = True
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._cache.enable_signals:
+        if self._cache.enable_signals or not self._is_plain:
             told: R = self._told(args, kwargs)
             return told
-        return super().__call__(*args, **kwargs)
+        # As there, without the way there.
+        place = self._place
+        found: Any = place.find(self._keys.key(args, kwargs), self._generations)
+        if found.__class__ is Missed:
+            found = place.fill(found, self._loader(args, kwargs))
+        return found  # type: ignore[no-any-return]
 
     def delete_memoized(self) -> None:
         """Forget all results, as in Flask-Caching."""
@@ -89,7 +94,7 @@ class Memoized(Cached[P, R]):
     def _told(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """A call that listeners hear of."""
         if not self._is_plain:
-            if self._unless is None or not self._unless(*args, **kwargs):
+            if self._cache.enable_signals and not (self._unless and self._unless(*args, **kwargs)):
                 key, namespace = self._located(args, kwargs)
                 self._tell(self._place.cache(namespace).has(key), key, args, kwargs)
             return self._called(args, kwargs)

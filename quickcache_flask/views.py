@@ -151,10 +151,9 @@ class _Cached:
         self._tags: Any = tags if callable(tags) else tag_names("tags", tags)
         self._unless = unless
         self._is_kept = is_kept
-        self._empty: dict[type[Response], dict[str, Any]] = {}
 
     def decorated(self) -> Any:
-        pages, cache, response_of = self.pages, self._cache, self._response
+        pages, cache = self.pages, self._cache
         rules = pages.rules
         head, key_of = self._head, rules.key
         extras = None if self._user is None and self._language is None else self._extras
@@ -194,7 +193,7 @@ class _Cached:
             if found.__class__ is tuple or is_page(found):  # nothing else is a tuple
                 if cache.enable_signals:
                     self._tell(True, key, args, kwargs)
-                return response_of(context.app.response_class, *answer(found, rules, environ, engine, "HIT"))
+                return _response(context.app.response_class, *answer(found, rules, environ, engine, "HIT"))
             outcome = pages.respond(engine, key, _Visit(self, backend, request, args, kwargs), found)
             if cache.enable_signals:
                 self._tell(outcome.label in ("HIT", "STALE"), key, args, kwargs)
@@ -251,33 +250,16 @@ class _Cached:
         response: Response | None = outcome.response
         if response is None:
             kind: type[Response] = current_app.response_class
-            return self._response(kind, *answer(outcome.kept, rules, environ, engine, outcome.label))
+            return _response(kind, *answer(outcome.kept, rules, environ, engine, outcome.label))
         if page is None:
             if rules.x_cache is not None:
                 response.headers[rules.x_cache] = outcome.label
             return response
         headers, is_unchanged = finished(page, rules, environ, engine, outcome.label)
         if is_unchanged:
-            return self._response(current_app.response_class, 304, headers, b"")
+            return _response(current_app.response_class, 304, headers, b"")
         for name, value in headers:
             response.headers[name] = value
-        return response
-
-    def _response(
-        self, kind: type[Response], status: int, headers: list[tuple[str, str]], body: bytes
-    ) -> Response:
-        """As `kind(body, status, headers)`, at a fifth of its time: a copy of an empty one, and the rest is
-        put in as it is.
-        """
-        empty = self._empty.get(kind)
-        if empty is None:
-            empty = self._empty[kind] = vars(kind())
-        response: Response = _new(kind)
-        fields: Headers = _new(Headers)
-        fields._list = headers
-        response.__dict__ = {**empty, "headers": fields, "response": [body], "_on_close": []}
-        if status != 200:
-            response.status_code = status
         return response
 
     def _tell(self, is_hit: bool, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -372,6 +354,27 @@ class Surroundings:
             vars(context.g).update(self._g)
             with self._app.request_context(self._environ):
                 yield
+
+
+def _response(kind: type[Response], status: int, headers: list[tuple[str, str]], body: bytes) -> Response:
+    """As `kind(body, status, headers)`, at a tenth of its time for Flask's own: what it would look for in its
+    arguments is known.
+    """
+    if kind is not Response:
+        return kind(body, status, headers)
+    response: Response = _new(kind)
+    fields: Headers = _new(Headers)
+    fields._list = headers
+    response.headers = fields
+    response.response = [body]
+    response.direct_passthrough = False
+    response._on_close = []
+    if status == 200:
+        response._status_code = status
+        response._status = "200 OK"
+    else:
+        response.status_code = status
+    return response
 
 
 def _session() -> SessionMixin | None:

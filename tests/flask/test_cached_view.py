@@ -82,6 +82,43 @@ def test_a_second_request(add: AddView, client: FlaskClient) -> None:
     assert second.headers["ETag"] == first.headers["ETag"]
 
 
+def test_response_class_of_the_app(add: AddView, client: FlaskClient, app: Flask) -> None:
+    """Answers are of that class, made as any other, also where they are not modified."""
+
+    class Mine(Response):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.notes: list[str] = []
+
+    app.response_class = Mine
+    made: list[Mine] = []
+    app.after_request(lambda response: made.append(response) or response)  # type: ignore[func-returns-value]
+    add()
+    etag = client.get("/page").headers["ETag"]
+    assert seen(client.get("/page")) == ("1", "HIT")
+    assert client.get("/page", headers={"If-None-Match": etag}).status_code == 304
+    assert len({id(response.notes) for response in made}) == 3
+
+
+def test_a_response_from_the_cache_is_as_any_other(app: Flask, add: AddView) -> None:
+    """Whoever handles it further may change it, and the page stays as it is."""
+    view = add()
+    with app.test_request_context("/page"):
+        view()
+        response = view()
+        assert vars(response).keys() == vars(Response()).keys()
+        assert type(response) is Response
+        response.set_cookie("a", "b")
+        response.headers["X-Mine"] = "x"
+        response.data = b"other"
+        response.status_code = 500
+        response.call_on_close(lambda: None)
+        response = view()
+        assert (response.status, response.data, response.mimetype) == ("200 OK", b"1", "text/html")
+        assert "X-Mine" not in response.headers
+        assert "Set-Cookie" not in response.headers
+
+
 def test_after_the_timeout(add: AddView, client: FlaskClient, clock: ManualClock) -> None:
     """Then the view is called again."""
     add(60)
