@@ -394,6 +394,26 @@ class TestSeveralKeys:
         assert cache.delete_many(key for key in ["c"]) == 1
         assert cache.delete_many([]) == 0
 
+    def test_delete_prefix(self, cache: QuickCache, clock: ManualClock) -> None:
+        """How many live values went, of any number; nobody else's: no other keys, and no namespace's."""
+        users = {f"user:{number}": number for number in range(600)}
+        cache.set_many({**users, "users": 1, "page": 1})
+        expire(cache, clock, "user:old")
+        cache.namespace("user:").set("k", 1)
+        assert cache.delete_prefix("user:") == len(users)
+        assert sorted(cache.keys()) == ["page", "users"]
+        assert cache.namespace("user:").get("k") == 1
+        assert cache.delete_prefix("user:") == 0
+
+    def test_delete_prefix_while_others_write(self, cache: QuickCache) -> None:
+        """Keys that come meanwhile do no harm, whether or not they are removed."""
+        cache.set_many({f"user:{number}": number for number in range(600)})
+        stop = cache.subscribe(lambda event: cache.set(f"{event.key}:left", 1), EventKind.REMOVED)
+        removed = cache.delete_prefix("user:")
+        stop()
+        assert removed >= 600
+        assert not [key for key in cache.keys("user:") if not key.endswith(":left")]
+
 
 class TestTheWholeCache:
     def test_membership(self, cache: QuickCache, clock: ManualClock) -> None:
