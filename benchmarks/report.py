@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-SECTIONS = ("engine", "memory", "django", "flask", "shared", "hit-ratio")
+SECTIONS = ("engine", "memory", "django", "flask", "shared", "redis", "hit-ratio", "hit-ratio-sizes")
 HEADER = """# Results
 
 Written by `make bench`; each section is replaced by its own next run. What is measured, how, and what the

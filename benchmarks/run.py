@@ -1,4 +1,4 @@
-"""All benchmarks, or those that are named: `python benchmarks/run.py engine memory django flask shared`.
+"""All benchmarks, or those that are named: `python benchmarks/run.py engine memory django flask shared redis`.
 
 `--quick` takes minutes instead of half an hour, and is less exact. Results go to the terminal and into
 `RESULTS.md`.
@@ -19,7 +19,9 @@ MODULES = {
     "django": "benchmarks.django_table",
     "flask": "benchmarks.flask_table",
     "shared": "benchmarks.shared_table",
+    "redis": "benchmarks.redis_table",
     "hit-ratio": "benchmarks.hit_ratio",
+    "hit-ratio-sizes": "benchmarks.sized_hit_ratio",
 }
 
 
@@ -39,8 +41,8 @@ def main() -> int:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(MODULES)}")
     failed = []
     for name in given.names or MODULES:
-        if name == "hit-ratio" and not given.names and not _has_traces():
-            print("hit-ratio is left out: no traces; see benchmarks/traces.py", file=sys.stderr)
+        if name.startswith("hit-ratio") and not given.names and not _has_traces():
+            print(f"{name} is left out: no traces; see benchmarks/traces.py", file=sys.stderr)
             continue
         # A process each: what one leaves behind, threads above all, must not slow the next.
         command = [sys.executable, "-m", MODULES[name], *(["--quick"] if given.quick else [])]
