@@ -203,7 +203,7 @@ def memory(everyone: Sequence[Contender], url: str) -> dict[str, float]:
             keys = [f"page:{number}:de" for number in range(100)]
             for key in keys:
                 each.cache.set(key, PAGE)
-            names = [name for name in client.scan_iter("*page:*:de", count=1000)]
+            names = list(client.scan_iter("*page:*:de", count=1000))
             found[each.name] = sum(client.memory_usage(name) for name in names) / len(names)
             each.cache.delete_many(keys)
     return found
@@ -243,8 +243,8 @@ def _write(done: Mapping[str, Mapping[str, Task]], bytes_of: Mapping[str, float]
     body = f"""
 ## Redis
 
-One Valkey server, reached by {way}: {ENTRIES:,} strings of {len(TEXT)} characters, {OTHERS:,} dicts (`{SMALL_DICT}`) and
-{OTHERS:,} numbers, with a TTL of a day. Time is that of the clock on the wall.
+One Valkey server, reached by {way}: {ENTRIES:,} strings of {len(TEXT)} characters, {OTHERS:,} dicts
+(`{SMALL_DICT}`) and {OTHERS:,} numbers, with a TTL of a day. Time is that of the clock on the wall.
 
 ### Budgets
 
@@ -252,8 +252,8 @@ One Valkey server, reached by {way}: {ENTRIES:,} strings of {len(TEXT)} characte
 
 ### Operations
 
-How many times QuickCache's time the others need: {DJANGO_REDIS} and {DJANGO} that of QuickCache in Django, {REDIS_PY} that of
-QuickCache through its own interface.
+How many times QuickCache's time the others need: {DJANGO_REDIS} and {DJANGO} that of QuickCache in Django,
+{REDIS_PY} that of QuickCache through its own interface.
 
 {_operations(done)}
 
