@@ -48,6 +48,7 @@ COUNTS = (
     "unknown",
 )
 _WORST = len(COUNTS)
+"""Of a thread: the largest staleness, and behind it by how much an answer came after its end."""
 
 
 class Event(NamedTuple):
@@ -91,17 +92,20 @@ class Board:
     def count(self, row: int, name: str, by: int = 1) -> None:
         self.words[self._counts + row * _COUNTS + COUNTS.index(name)] += by
 
-    def note_staleness(self, row: int, seconds: float) -> None:
+    def note_staleness(self, row: int, staleness: float, lateness: float) -> None:
         at = self._counts + row * _COUNTS + _WORST
-        self.seconds[at] = max(self.seconds[at], seconds)
+        self.seconds[at] = max(self.seconds[at], staleness)
+        self.seconds[at + 1] = max(self.seconds[at + 1], lateness)
 
     def totals(self) -> dict[str, int]:
         totals = {
             name: sum(self.words[self._counts + row * _COUNTS + n] for row in range(ROWS))
             for n, name in enumerate(COUNTS)
         }
-        worst = max(self.seconds[self._counts + row * _COUNTS + _WORST] for row in range(ROWS))
-        return {**totals, "worst_ms": round(worst * 1000)}
+        for n, name in enumerate(("worst_ms", "latest_ms"), _WORST):
+            worst = max(self.seconds[self._counts + row * _COUNTS + n] for row in range(ROWS))
+            totals[name] = round(worst * 1000)
+        return totals
 
     # What became of the keys
 

@@ -32,7 +32,7 @@ from tests.redis.board import BACK_AT, FORK_REQUEST, FOUND, PID, QUIET, STOP, WO
 from tests.redis.protocols import WRONG
 from tests.redis.relay import Relay
 from tests.redis.servers import RedisServer
-from tests.redis.worker import NOTHING, RECOVERY, THREADS, Plan, Worker
+from tests.redis.worker import AT_REST, NOTHING, RECOVERY, THREADS, Plan, Worker
 from tests.shared.oracle import PATIENCE, PYTHON, Outcome, send
 
 _SUBREAPER = 36
@@ -71,11 +71,12 @@ class Controller:
             time.sleep(self.random.uniform(0.01, 0.05))
         self.board.words[STOP] = 1
         self.go_on(float("inf"))
-        if not self.board.words[FOUND]:
+        is_right = not self.board.words[FOUND]
+        if is_right:
             self.come_to_rest(RECOVERY)
-        self.board.words[QUIET] = 1
+        self.board.words[QUIET] = AT_REST if is_right else AT_REST + 1
         self.end_all()
-        if not self.plan.wrong:
+        if is_right and not self.plan.wrong:
             self.worker.look_once_more((WORKERS - 1) * THREADS)
         return Outcome({**self.board.totals(), **self.counts}, self.violations())
 

@@ -552,6 +552,23 @@ def test_thread_that_gets_stuck_while_it_polls(reader: NearReader, other: redis.
     near_again(reader)
 
 
+def test_process_that_is_stopped_while_it_polls(reader: NearReader) -> None:
+    """When it goes on, it doesn't take what it knew before for proof of now."""
+    warm(reader, "k")
+    tracking = reader.near._tracking
+    assert tracking is not None
+    read = tracking.read
+
+    def stopped(now: float) -> list[int]:
+        slots = read(now)
+        time.sleep(LEASE + 0.1)
+        return slots
+
+    tracking.read = stopped  # type: ignore[method-assign]
+    reader.near.poll(time.monotonic())
+    assert reader.near.stamps[WHOLE] == near_module.UNTRUSTED
+
+
 def test_many_threads(redis_url: str, other: redis.Redis) -> None:
     """No thread is left with an old value once another has written and its news have come."""
     reader = NearReader(redis_url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -35,10 +36,14 @@ from tests.redis.board import (
 )
 from tests.redis.protocols import WRONG
 
+AT_REST = 1
+"""Nobody has written for a while."""
 KEYS_EACH = 3
 """Of one thread: it writes one all the time, one often and one now and then."""
 SLACK = 0.4
 """Seconds beyond the lease that a busy machine may take."""
+LATE = 0.4
+"""Seconds by which an end may come late: the clock of the server is known to within a round trip."""
 RECOVERY = 5.0
 """Seconds after which nothing is left of a write that was given up while the server hung."""
 LONG_AGO = 1e-9
@@ -147,8 +152,17 @@ class Worker:
     # Threads
 
     def run(self, slot: int) -> None:
-        """Work as number `slot` until the run is over."""
+        """Work as number `slot` until the run is over; nothing if somebody is that already."""
         self.slot = slot
+        # Not inherited over a fork, and gone with the process.
+        with (Path(self.plan.directory) / f"slot{slot}.lock").open("w") as held:
+            try:
+                fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os._exit(0)
+            self._run(slot)
+
+    def _run(self, slot: int) -> None:
         self.began = time.monotonic()
         self.random = random.Random(f"{self.plan.seed} {os.getpid()}")
         self.board.set_worker(slot, FORK_REQUEST, 0)
@@ -171,7 +185,8 @@ class Worker:
             thread.join()
         while not self.board.words[QUIET]:
             time.sleep(0.01)
-        self.look_once_more(slot * THREADS)
+        if self.board.words[QUIET] == AT_REST:
+            self.look_once_more(slot * THREADS)
         os._exit(0)
 
     def _wait_for_predecessor(self) -> None:
@@ -255,26 +270,29 @@ class Worker:
             # So long ago that there is only something newer to judge it by.
             event = Event(version, True, os.getpid(), LONG_AGO, LONG_AGO, float("inf"))
         newer = board.outdated_since(key, event)
-        staleness = began - min(newer, board.cleared_since(event), event.end)
-        if staleness <= 0.0:
+        staleness = began - min(newer, board.cleared_since(event))
+        lateness = began - event.end
+        if staleness <= 0.0 and lateness <= 0.0:
             return
         board.count(row, "stale")
         if self._is_excused(event, began, at_rest):
             board.count(row, "excused")
             return
-        board.note_staleness(row, staleness)
+        board.note_staleness(row, staleness, lateness)
         if staleness > 0.005:
             board.count(row, "stale_5_ms")
         if staleness > 0.05:
             board.count(row, "stale_50_ms")
-        evidence = {"staleness": staleness, "began": began, "event": event, "newer": newer, "row": row}
-        evidence["latest"] = board.latest(key)
+        evidence = {"staleness": staleness, "lateness": lateness, "began": began, "event": event}
+        evidence |= {"newer": newer, "latest": board.latest(key), "row": row}
         if at_rest:
             self.violation("lives on", key, **evidence)
         elif staleness > LEASE + SLACK:
             self.violation("stale", key, **evidence)
         elif began > newer > self.began and self._is_own(key):
             self.violation("own", key, **evidence)
+        elif lateness > LATE:
+            self.violation("expired", key, **evidence)
 
     def _is_own(self, key: int) -> bool:
         return key // KEYS_EACH // self.plan.threads == self.slot

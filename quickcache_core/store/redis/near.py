@@ -98,6 +98,7 @@ class TrackedNear(NearStore):
         "_client",
         "_connector",
         "_counter",
+        "_has_written",
         "_heirs",
         "_is_real_time",
         "_pid",
@@ -134,6 +135,8 @@ class TrackedNear(NearStore):
         self.references = bytearray(WORDS)
         self._tracking: Tracking | None = None
         self._trusted_until = float("-inf")
+        self._has_written = False
+        """Whether there is news to come of one's own."""
         self._pid = os.getpid()
         self._heirs: dict[int, object] = {}
         self._polled = float("-inf")
@@ -213,9 +216,12 @@ class TrackedNear(NearStore):
     def label(self) -> int:
         """To be taken before the command is sent whose result is to be kept; 0: it can't be.
 
-        What has arrived by now is read first, were it only the news of one's own last write.
+        What has arrived is read first if that is due, and the news of one's own last write in any case. What
+        else there may be to read only makes the label older than it need be.
         """
-        self.poll(monotonic())
+        time = monotonic()
+        if time >= self.next_poll or self._has_written:
+            self.poll(time)
         counter = self._counter
         return counter if self.stamps[WHOLE] != UNTRUSTED else 0
 
@@ -230,6 +236,7 @@ class TrackedNear(NearStore):
             stamping.acquire()
         try:
             self._stamp((slot,))
+            self._has_written = True
         finally:
             stamping.release()
 
@@ -318,6 +325,7 @@ class TrackedNear(NearStore):
 
     def _read(self, time: float) -> bool:
         """Whether there are connections, and they work."""
+        self._has_written = False
         tracking = self._tracking
         if tracking is None:
             return False
@@ -338,8 +346,11 @@ class TrackedNear(NearStore):
             if slots:
                 self._stamp(slots)
             self._trusted_until = until = tracking.trusted_until
-            self.stamps[WHOLE] = self._whole if time < until else UNTRUSTED
-        if tracking.more or time >= until:
+            # By what time it is now: reading may have taken long, if the process was stopped, and others may
+            # have ended the trust meanwhile.
+            is_trusted = monotonic() < until
+            self.stamps[WHOLE] = self._whole if is_trusted else UNTRUSTED
+        if tracking.more or not is_trusted:
             # Something is to come, if it isn't there already.
             self.next_poll = float("-inf")
         return True

@@ -29,9 +29,7 @@ _REFUSED_RETRY: Final = 300.0
 """Seconds until a server that refuses to track is asked again."""
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 _ANSWERS: Final = (b"+PONG", b"-BUSY", b"-NOPERM")
-"""To a PING. An error is a sign of life as well: of a server that runs a long script, or of one where the user
-may not even do that.
-"""
+"""To a PING. An error is a sign of life as well: it runs a long script, or this user may not do that."""
 _PASSING: Final = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
 """Errors of a server that only can't do it now."""
 
