@@ -43,6 +43,8 @@ except ImportError:
     from flask.globals import _cv_app as _context  # type: ignore[assignment]
 
 _new: Any = object.__new__
+_NOT_COPIED = ("werkzeug.", "flask.")
+_NOBODY = stable_form(None)
 
 P = ParamSpec("P")
 
@@ -177,13 +179,14 @@ class _Cached:
             except (KeyError, AttributeError):
                 backend = backend_of(cache)  # which says what is wrong
                 key, engine = backend.key_prefix, backend.engine
+            differs_by = () if extras is None else extras(request)
             key += key_of(
                 head,
                 environ["SCRIPT_NAME"] + environ["PATH_INFO"],
                 environ,
                 environ["wsgi.url_scheme"],
                 environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}",
-                () if extras is None else extras(request),
+                differs_by,
             )
             try:
                 found = look_up(engine, key, engine)
@@ -194,7 +197,10 @@ class _Cached:
                 if cache.enable_signals:
                     self._tell(True, key, args, kwargs)
                 return _response(context.app.response_class, *answer(found, rules, environ, engine, "HIT"))
-            outcome = pages.respond(engine, key, _Visit(self, backend, request, args, kwargs), found)
+            # The user comes first there.
+            is_nobody = self._user is None or differs_by[0] == _NOBODY
+            visit = _Visit(self, backend, request, args, kwargs, is_nobody)
+            outcome = pages.respond(engine, key, visit, found)
             if cache.enable_signals:
                 self._tell(outcome.label in ("HIT", "STALE"), key, args, kwargs)
             return self._completed(outcome, environ, engine)
@@ -219,10 +225,6 @@ class _Cached:
         if callable(own):
             own = tag_names("tags", own(request))
         return (*self.pages.rules.tags(self._head, *_asked_for(request)), *own)
-
-    def is_nobody(self, request: Request) -> bool:
-        """Whether nothing in the key tells the user from others."""
-        return self._user is None or self._user(request) is None
 
     def _goes_past(self, request: Request) -> bool:
         """Whether the request has no business with the cache."""
@@ -277,6 +279,7 @@ class _Visit:
         request: Request,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        is_nobody: bool,
     ) -> None:
         self._cached = cached
         self._backend = backend
@@ -285,6 +288,8 @@ class _Visit:
         self._kwargs = kwargs
         self.environ: Mapping[str, Any] = request.environ
         self._thread = threading.get_ident()
+        self._is_nobody = is_nobody
+        """Whether nothing in the key tells the user from others."""
         self._looked_into_session = False
 
     def begin(self, *, is_behind: bool) -> tuple[str, ...]:
@@ -328,7 +333,7 @@ class _Visit:
     def taken(self, response: Response) -> Snapshot | None:
         if response.is_streamed or response.direct_passthrough:
             return None
-        if self._looked_into_session and self._cached.is_nobody(self._request):
+        if self._looked_into_session and self._is_nobody:
             return None
         return Snapshot(response.status_code, list(response.headers.items()), response.get_data())
 
@@ -341,7 +346,7 @@ class Surroundings:
     def __init__(self, request: Request) -> None:
         self._app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         self._environ = {
-            **{name: value for name, value in request.environ.items() if not name.startswith("werkzeug.")},
+            **{name: value for name, value in request.environ.items() if not name.startswith(_NOT_COPIED)},
             "REQUEST_METHOD": "GET",
             "wsgi.input": BytesIO(),
             "CONTENT_LENGTH": "0",

@@ -272,6 +272,15 @@ def test_other_requests_have_other_keys(one: Any, other: Any) -> None:
     assert (asked[0][0] == asked[1][0]) == (asked[0][1] == asked[1][1])
 
 
+def test_host_that_looks_like_the_rest_of_a_path() -> None:
+    """A client may write anything into the header."""
+    keys = {
+        rules().key("v", path, {}, "http", host, ())
+        for path, host in (("/a", "b~http://c"), ("/a~http://b", "c"), ("/a", "c"), ("a", "c"), ("", "/a~c"))
+    }
+    assert len(keys) == 5
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=3)), max_size=5))
 def test_order_of_parameters(pairs: list[tuple[str, str]]) -> None:
     """Of different names it says nothing; of one name it is kept."""
