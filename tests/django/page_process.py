@@ -1,5 +1,5 @@
-"""One worker of a site with a cached view. For each line that comes in it does what the line says, and answers
-with a line: `ask` for the page from 25 threads at once, or `invalidate` it.
+"""One worker of a site with a cached view. For each line that comes in it does what the line says, and
+answers with a line: `ask` for the page from 25 threads at once, or `invalidate` it.
 
 Usage: page_process.py LOCATION CALLS; each call of the view adds a character to the file CALLS.
 """
