@@ -65,8 +65,9 @@ def changes(reader: NearReader, who: str, other: redis.Redis) -> None:
     for n in range(20):
         key = f"{who} {n % 3}"
         other.set(raw(key), str(n))
-        time.sleep(0.01)
-        assert reader.get(key) == str(n), (who, n)
+        end = time.monotonic() + PATIENCE
+        while reader.get(key) != str(n):
+            assert time.monotonic() < end, (who, n)
     eventually_near(reader)
 
 

@@ -13,6 +13,12 @@ import redis  # noqa: E402
 from tests.redis.reading_near import NearReader, raw  # noqa: E402
 
 
+def sees(reader: NearReader, value: str) -> None:
+    end = time.monotonic() + 10
+    while reader.get("k") != value:
+        assert time.monotonic() < end, value
+
+
 def main(url: str) -> None:
     reader = NearReader(url)
     other = redis.Redis.from_url(url, protocol=2)
@@ -55,10 +61,8 @@ def main(url: str) -> None:
 
     for n in range(1, 50):
         other.set(raw("k"), str(n))
-        gevent.sleep(0.01)
-        jobs = [gevent.spawn(reader.get, "k") for _ in range(5)]
-        gevent.joinall(jobs)
-        assert {job.value for job in jobs} == {str(n)}
+        jobs = [gevent.spawn(sees, reader, str(n)) for _ in range(5)]
+        gevent.joinall(jobs, raise_error=True)
     reader.close()
     other.close()
 
