@@ -149,6 +149,12 @@ def engines_in_use() -> list[QuickCache]:
     return [settings.engine for settings in list(_read.values())]
 
 
+def forget(engine: QuickCache) -> None:
+    """Let go of an engine whose entry of `CACHES` is no more. For tests."""
+    for seen_as in [one for one, settings in list(_read.items()) if settings.engine is engine]:
+        _read.pop(seen_as, None)
+
+
 def _identity(location: str, params: Mapping[str, Any]) -> Any:
     """What tells one entry of `CACHES` from another; None if that can't be told cheaply."""
     try:

@@ -12,6 +12,7 @@ from quickcache_core.clock import Clock
 from quickcache_core.errors import ConfigError, StoreUnavailable
 from quickcache_core.sizes import in_words
 from quickcache_core.store.shared.connection import Connection
+from quickcache_core.store.shared.directory import LOCKS
 from quickcache_core.store.shared.store import SharedStore
 from quickcache_core.store.shared.table import SharedTable
 
@@ -62,6 +63,18 @@ class SharedStores:
                 fresh = make()
                 self._stores.setdefault(identity, fresh)
             return self._stores[identity]
+
+    def drop(self, path: str) -> None:
+        """Close a table that nobody uses any more, so that its directory can be removed. For tests."""
+        with self._lock:
+            for name in (path, str(Path(path) / LOCKS)):
+                table = self._tables.pop(os.path.realpath(name), None)
+                if table is None:
+                    continue
+                table.connection.close()
+                for identity, store in list(self._stores.items()):
+                    if store.table is table:
+                        del self._stores[identity]
 
     def forget(self) -> None:
         """Drop all, whose connections the caller has closed. For tests."""
