@@ -387,13 +387,18 @@ class _Watched:
         self._looked = bool(getattr(self._session, "accessed", False))
         if self._accessed:
             self._session.accessed = True
-        self._has_token = _CSRF in self._request.META
+        # A token, or a message, is for one request, also of a user who has pages of his own.
+        self._is_for_once = _CSRF in self._request.META or self._has_messages()
         if self._token is not None:
             self._request.META.setdefault(_CSRF, self._token)
 
+    def _has_messages(self) -> bool:
+        messages = getattr(self._request, "_messages", None)
+        return messages is not None and (messages.used or messages.added_new) and len(messages) > 0
+
     def is_personal(self, user: Any, *, by_user: bool) -> bool:
         """Whether the page is for less visitors than its key."""
-        if self._has_token:
+        if self._is_for_once:
             return True
         if not self._looked or user is not None:
             return False

@@ -291,6 +291,7 @@ class _Visit:
         self._is_nobody = is_nobody
         """Whether nothing in the key tells the user from others."""
         self._looked_into_session = False
+        self._has_flashes = False
 
     def begin(self, *, is_behind: bool) -> tuple[str, ...]:
         self._is_behind = is_behind
@@ -327,11 +328,13 @@ class _Visit:
             return app.make_response(given)
         finally:
             self._looked_into_session = bool(getattr(session, "accessed", False))
+            # What is flashed is for one request, also of a user who has pages of his own.
+            self._has_flashes = bool(getattr(_context.get(), "flashes", None))
             if session is not None and before:
                 session.accessed = True
 
     def taken(self, response: Response) -> Snapshot | None:
-        if response.is_streamed or response.direct_passthrough:
+        if response.is_streamed or response.direct_passthrough or self._has_flashes:
             return None
         if self._looked_into_session and self._is_nobody:
             return None

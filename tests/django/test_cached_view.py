@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.contrib import messages
+from django.contrib.messages.storage.base import Message
+from django.contrib.messages.storage.cookie import CookieStorage
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
@@ -222,6 +225,32 @@ def test_token_that_was_asked_for_before() -> None:
         get_token(request)
         assert page.view(request)["X-Cache"] == expected
         assert request.META["CSRF_COOKIE_NEEDS_UPDATE"]
+
+
+def test_messages() -> None:
+    """They are shown once, also to a user who has pages of his own; those that nobody shows don't matter."""
+
+    def says(request: HttpRequest, n: int) -> str:
+        shown = [str(message) for message in messages.get_messages(request)]
+        return f"{n} {shown}"
+
+    page = counting(says, user=True)
+    other = counting(number, user=True)
+
+    def ask(visitor: Visitor, *texts: str) -> tuple[str, str]:
+        request = RequestFactory().get("/page/")
+        request.user = User(7)  # type: ignore[assignment]
+        request._messages = CookieStorage(request)  # type: ignore[attr-defined]
+        data = CookieStorage(request)._encode([Message(messages.INFO, text) for text in texts])
+        if texts:
+            request.COOKIES["messages"] = data
+        response = visitor.view(request)
+        return response.content.decode(), response["X-Cache"]
+
+    assert ask(page, "saved") == ("1 ['saved']", "BYPASS")
+    assert ask(page) == ("2 []", "MISS")
+    assert ask(page) == ("2 []", "HIT")
+    assert [ask(other, "saved"), ask(other)] == [("1", "MISS"), ("1", "HIT")]
 
 
 class User:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, flash, g, make_response, request, session
+from flask import Flask, Response, abort, flash, g, get_flashed_messages, make_response, request, session
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from flask_caching import Cache, cache_view_hit, cache_view_miss
@@ -296,6 +296,21 @@ def test_session_by_user(add: AddView, client: FlaskClient, app: Flask) -> None:
     assert seen(client.get("/page")) == ("ada 2", "HIT")
     client.get("/login/bob")
     assert seen(client.get("/page")) == ("bob 3", "MISS")
+
+
+def test_flashed_messages(app: Flask, add: AddView, client: FlaskClient) -> None:
+    """They are shown once, also to a user who has pages of her own."""
+
+    @app.get("/save")
+    def save() -> str:
+        flash("saved")
+        return ""
+
+    add(user=lambda request: "ada", says=lambda number: f"{number} {get_flashed_messages()}")
+    client.get("/save")
+    assert seen(client.get("/page")) == ("1 ['saved']", "BYPASS")
+    assert seen(client.get("/page")) == ("2 []", "MISS")
+    assert seen(client.get("/page")) == ("2 []", "HIT")
 
 
 def test_session_that_others_looked_into(app: Flask, add: AddView, client: FlaskClient) -> None:
