@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from quickcache_core import QuickCache, QuickCacheConfig, StoreUnavailable, ValueTooLarge
-from quickcache_core.store.redis import former, store
+from quickcache_core.store.redis import former, known, store
 from quickcache_core.store.redis.opening import redis_stores
 from tests.redis import remote
 from tests.redis.servers import RedisServer, wait_until
@@ -257,6 +257,24 @@ def test_the_number_of_a_namespace_is_lost(redis_url: str, raw: redis.Redis) -> 
     users.set("a", 1)
     raw.delete("qc:n:users")
     wait_until(lambda: users.get("a", None) is None, "it is heard of")
+
+
+def test_what_is_near_is_in_use(redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that evicts what nobody has asked for lately doesn't take the names that all else hangs on,
+    although they are seldom read there.
+    """
+    monkeypatch.setattr(known, "WARM_INTERVAL", 0.2)
+    cache = make(redis_url)
+    users = cache.namespace("users")
+    cache.set("t", 1, tags=["t"])
+    users.set("a", 1)
+    names = ["qc:g", "qc:s", "qc:n:users"]
+    end = time.monotonic() + 4.0
+    while time.monotonic() < end:
+        assert (cache.get("t"), users.get("a")) == (1, 1)
+        time.sleep(0.05)
+    idle = [int(raw.object("idletime", name)) for name in names]  # type: ignore[arg-type, no-untyped-call]
+    assert max(idle) < 3, dict(zip(names, idle, strict=True))
 
 
 def test_what_others_wrote(redis_url: str, raw: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.redis.announcing import Announcing
 from quickcache_core.store.redis.former import Former
+from quickcache_core.store.redis.known import Known
 from quickcache_core.store.redis.leases import Leases
 from quickcache_core.store.redis.near import TrackedNear
 from quickcache_core.store.redis.recovery import Recovery
@@ -32,6 +33,7 @@ class Background:
     def __init__(
         self,
         near: TrackedNear | Untracked,
+        known: Known,
         leases: Leases,
         recovery: Recovery,
         former: Former,
@@ -39,6 +41,7 @@ class Background:
         announcing: Announcing,
     ) -> None:
         self._near = near
+        self._known = known
         self._leases = leases
         self._recovery = recovery
         self._former = former
@@ -87,6 +90,7 @@ class Background:
                 self._near.tend()
             self._leases.renew()
             self._recovery.sweep()
+            self._known.keep_warm()
             self._announcing.work()
             if self._former.is_due:
                 self._former.work(seconds)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from time import monotonic
+from typing import Any, Final, NamedTuple, Protocol
 
 from quickcache_core.store.near import WHOLE
 from quickcache_core.store.redis.client import Client
@@ -21,6 +22,10 @@ from quickcache_core.store.redis.scripts import (
 
 _MOST = 10_000
 """Numbers that are kept at hand."""
+_SLICE = 500
+"""Commands sent in one round trip."""
+WARM_INTERVAL: Final = 20.0
+"""Seconds after which the server is told of names that are in use here."""
 
 
 class Near(Protocol):
@@ -56,6 +61,8 @@ class Known:
         # With the label of the near store from before it was read. Together, for threads.
         self._generation: tuple[bytes, int] | None = None
         self._numbers: dict[bytes, _Number] = {}
+        self._used: set[bytes] = set()
+        self._warm_at = 0.0
         self.moved: Callable[[], None] = _nothing
         """Called when there is a former generation whose entries have to leave."""
 
@@ -120,7 +127,10 @@ class Known:
         if known is None:
             return None
         stamps, label = self._near.stamps, known.label
-        return known.value if stamps[known.slot] <= label and stamps[WHOLE] <= label else None
+        if stamps[known.slot] > label or stamps[WHOLE] > label:
+            return None
+        self._used.add(name)
+        return known.value
 
     def _keep(self, name: bytes, value: int, label: int) -> int:
         if label:
@@ -167,6 +177,22 @@ class Known:
         label = self._near.label()
         found = self._client.call(b"GET", name)
         return self._keep(name, int(self._client.run(SEQUENCE, name) if found is None else found), label)
+
+    def keep_warm(self) -> None:
+        """Have the server know, now and then, that what is at hand is in use. It would evict it else, if that
+        is its policy, as something that nobody has asked for since long ago; and with the generation the
+        cache would be lost.
+        """
+        now = monotonic()
+        if now < self._warm_at:
+            return
+        self._warm_at = now + WARM_INTERVAL
+        used, self._used = self._used, set()
+        if self._generation is not None:
+            used |= {self._names.generation, self._names.sequence}
+        names = list(used)
+        for start in range(0, len(names), _SLICE):
+            self._client.call_many([(b"TOUCH", name) for name in names[start : start + _SLICE]])
 
     # Tags
 

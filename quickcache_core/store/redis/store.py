@@ -132,7 +132,9 @@ class RedisStore(Store):
         known.moved = former.hurry
         self.size = Size(client, self.names, known)
         self.announcing = Announcing(client, self.names)
-        self.background = Background(near, self.leases, self._recovery, former, self.size, self.announcing)
+        self.background = Background(
+            near, known, self.leases, self._recovery, former, self.size, self.announcing
+        )
         forms = Forms(codec, near, self.counters, f"cache on {client.address}")
         attend = self.background.attend
         self._reading = Reading(
