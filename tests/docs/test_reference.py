@@ -50,6 +50,30 @@ def test_management_command_is_documented(name: str, documented: set[str]) -> No
     assert {name, *long_names(options)} <= documented
 
 
+def page_of_commands() -> set[str]:
+    """The names and options that `docs/commands.md` has, word by word."""
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    return set(re.findall(r"(?<![\w-])-{1,2}[a-z][\w-]*|\w+", text))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_page_of_commands_has_all_of_django(name: str) -> None:
+    """Each command with each of its options, in the spelling that is typed."""
+    parser = argparse.ArgumentParser(add_help=False)
+    importlib.import_module(f"quickcache_django.management.commands.{name}").Command().add_arguments(parser)
+    options = {option for action in parser._actions for option in action.option_strings}
+    assert {name, *options} <= page_of_commands()
+
+
+@pytest.mark.parametrize("name", sorted(FLASK_COMMANDS))
+def test_page_of_commands_has_all_of_flask(name: str) -> None:
+    """Each command with each of its options, in the spelling that is typed."""
+    options = {
+        option for parameter in FLASK_COMMANDS[name].params for option in parameter.opts if option[:1] == "-"
+    }
+    assert {name, *options} <= page_of_commands()
+
+
 @pytest.mark.parametrize("name", sorted(FLASK_COMMANDS))
 def test_flask_command_is_documented(name: str, documented: set[str]) -> None:
     """Each `flask quickcache` command stands in the documentation with all its options."""
