@@ -19,7 +19,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils import timezone, translation
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import Promise, SimpleLazyObject
 
 from quickcache_core import ConfigError
 from quickcache_core import QuickCache as Engine
@@ -498,8 +498,8 @@ def _response(status: int, headers: list[tuple[str, str]], body: bytes) -> HttpR
 
 def _asked_for(target: str | HttpRequest) -> tuple[str, str]:
     """Path and query, as Django has them."""
-    if isinstance(target, str):
-        parts = urlsplit(target)
+    if isinstance(target, str | Promise):  # such as `reverse_lazy` gives
+        parts = urlsplit(str(target))
         return unquote(parts.path), parts.query
     return target.path, target.META.get("QUERY_STRING", "")
 
