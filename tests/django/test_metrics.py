@@ -68,7 +68,7 @@ class User:
 
 
 class TestAccess:
-    @pytest.mark.parametrize("rules", [{}, {"PERMISSION": "ops.look"}, {"ACCESS": truthy}], ids=repr)
+    @pytest.mark.parametrize("rules", [{}, {"PERMISSION": "ops.look"}, {"ACCESS": truthy}], ids="".join)
     def test_nobody(self, rules: Any) -> None:
         """Refused unless somebody is let in, with the name of the setting; and nothing is kept anywhere."""
         with override_settings(QUICKCACHE_METRICS=rules):
