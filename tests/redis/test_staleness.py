@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
 FOUND_WITHIN = 60.0
 """Seconds. As a rule it takes five."""
+AT_LEAST = 5.0
+"""Seconds. Processes take their time to start."""
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -32,11 +34,11 @@ def test_nothing_older_than_the_bound(
     tmp_path: Path, coherence_seconds: float, share: float, chaos: bool, settings: dict[str, Any]
 ) -> None:
     """Under kill -9, SIGSTOP of workers and of the server, cut and silent connections, forks and pauses."""
-    seconds = coherence_seconds * share
+    seconds = max(coherence_seconds * share, AT_LEAST)
     outcome = run(Plan(str(tmp_path), "", seconds, chaos=chaos, settings=settings))
     assert not outcome.violations, outcome
     counts = outcome.counts
-    assert counts["sets"] > 10 * seconds, outcome
+    assert counts["sets"] > 5 * seconds, outcome
     assert counts["hits"] > 100 * seconds, outcome
     assert counts["excused"] < counts["gets"] / 100, outcome
     if not chaos:
