@@ -36,6 +36,8 @@ class Trace:
     file: str
     family: str
     parse: Parse
+    sizes: Parse | None = None
+    """Gives the bytes of each request, where the trace tells them."""
 
     @property
     def name(self) -> str:
@@ -52,6 +54,16 @@ class Trace:
                 key = distinct[request] = f"{self.name}:{len(distinct)}"
             keys.append(key)
         return keys
+
+    def sized_keys(self, folder: Path, limit: int = REQUESTS) -> list[tuple[str, int]]:
+        """As `keys`, with bytes: an object has the size of its first request."""
+        if self.sizes is None:
+            raise TypeError(f"{self.name} tells no sizes")
+        keys = self.keys(folder, limit)
+        first: dict[str, int] = {}
+        for key, size in zip(keys, self.sizes(unpacked(folder / self.file)), strict=False):
+            first.setdefault(key, int(str(size)))
+        return [(key, first[key]) for key in keys]
 
 
 def capacities(keys: Iterable[str]) -> dict[float, int]:
@@ -118,13 +130,21 @@ def _blocks(text: bytes) -> Iterator[bytes]:
     return (line.rsplit(b",", 1)[1] for line in text.splitlines()[1:] if line)
 
 
+def _object_sizes(text: bytes) -> Iterator[int]:
+    return (int(line.split()[2]) for line in text.splitlines() if line.strip())
+
+
+def _block_sizes(text: bytes) -> Iterator[int]:
+    return (int(line.split(b",")[3]) for line in text.splitlines()[1:] if line)
+
+
 TRACES = (
     Trace("cache2k_orm-busy.trace.xz", "orm", _integers),
     Trace("cache2k_orm-night.trace.xz", "orm", _integers),
     Trace("arc_OLTP.lis.zst", "oltp", _ranges),
-    Trace("adapt_size_request.trace.xz", "adapt_size", _objects),
+    Trace("adapt_size_request.trace.xz", "adapt_size", _objects, _object_sizes),
     Trace("cloud_physics_w106.trace.xz", "cloud_physics", _integers),
-    Trace("cloudPhysicsIO.csv.xz", "cloud_physics", _blocks),
+    Trace("cloudPhysicsIO.csv.xz", "cloud_physics", _blocks, _block_sizes),
     *(Trace(f"address_{name}.trace.gz", "address", _addresses) for name in ("gcc", "gzip", "swim", "twolf")),
     *(
         Trace(f"lirs_{name}.trace.gz", name, _lines)

@@ -134,8 +134,8 @@ class QuickCacheConfig:
     cleanup_interval: float = 10.0
     """Seconds between two sweeps of expired entries, at least 0.01."""
     eviction_policy: str | type[EvictionPolicy] = "s3fifo"
-    """Who leaves when the cache is full: `s3fifo`, `lru`, `lfu`, `lfuda`, `fifo`, `sieve`, a registered name,
-    a class or `"module:Class"`.
+    """Who leaves when the cache is full: `s3fifo`, `lru`, `lfu`, `lfuda`, `fifo`, `sieve`, with
+    `max_bytes` also `gdsf`, a registered name, a class or `"module:Class"`.
     """
     serializer: str | type[BaseSerializer] | BaseSerializer = "json"
     """How values become bytes: `json`, `pickle`, `msgpack`, a registered name, a class, an instance or
@@ -263,6 +263,7 @@ class QuickCacheConfig:
         if self.max_bytes is not None:
             bytes_of("max_bytes", self.max_bytes, LEAST_BYTES if scope == "shared" else LEAST_WEIGHT)
         if scope == "memory":
+            self._check_weights()
             return
         if servers is not None:
             self._check_left_to_server()
@@ -292,6 +293,16 @@ class QuickCacheConfig:
             )
         if scope == "shared":
             check_shared_scope()
+
+    def _check_weights(self) -> None:
+        policy = eviction_policies.resolve(self.eviction_policy)
+        if policy.needs_weights and self.max_bytes is None:
+            raise ConfigError(
+                "max_bytes",
+                None,
+                f"eviction_policy={self.eviction_policy!r} goes by the size of values, and none are weighed "
+                "without a bound in bytes; set one, or take 'lfuda', which goes by uses and age alone",
+            )
 
     def _check_redis_settings(self) -> None:
         prefix: object = self.redis_prefix

@@ -62,3 +62,12 @@ class Entry:
         self.value = value
         self.deadline = deadline
         self.frequency = 0
+
+
+class WeighedEntry(Entry):
+    """A value under a key, with its weight: what a store that goes by bytes has for plain entries."""
+
+    __slots__ = ("weight",)
+
+    weight: int
+    """Estimated bytes."""

@@ -2,6 +2,7 @@
 
 from quickcache_core.eviction_policy.base import BaseEvictionPolicy, EvictionPolicy
 from quickcache_core.eviction_policy.fifo import FIFOEvictionPolicy
+from quickcache_core.eviction_policy.gdsf import GDSFEvictionPolicy
 from quickcache_core.eviction_policy.lfu import LFUEvictionPolicy
 from quickcache_core.eviction_policy.lfuda import LFUDAEvictionPolicy
 from quickcache_core.eviction_policy.lru import LRUEvictionPolicy
@@ -15,6 +16,7 @@ for _name, _policy in {
     "lfu": LFUEvictionPolicy,
     "lfuda": LFUDAEvictionPolicy,
     "fifo": FIFOEvictionPolicy,
+    "gdsf": GDSFEvictionPolicy,
     "sieve": SieveEvictionPolicy,
 }.items():
     eviction_policies.register(_name, _policy)
@@ -23,6 +25,7 @@ __all__ = [
     "BaseEvictionPolicy",
     "EvictionPolicy",
     "FIFOEvictionPolicy",
+    "GDSFEvictionPolicy",
     "LFUDAEvictionPolicy",
     "LFUEvictionPolicy",
     "LRUEvictionPolicy",

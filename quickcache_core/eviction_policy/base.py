@@ -24,7 +24,8 @@ class EvictionPolicy(ABC):
     lazily: the entry's deadline is `GONE` from then on). When the cache is cleared or loaded, a new policy is
     made for the new entries.
 
-    Every operation takes amortised constant time, at any number of entries.
+    Every operation takes amortised constant time, at any number of entries; with `gdsf`, time by their
+    logarithm.
     """
 
     recency: ClassVar[Recency] = "counter"
@@ -35,6 +36,11 @@ class EvictionPolicy(ABC):
 
     ordered_table: ClassVar[bool] = False
     """Whether the policy needs the table to be an `OrderedDict`."""
+
+    needs_weights: ClassVar[bool] = False
+    """Whether the policy goes by `entry.weight`, in bytes, which only the entries of a store with a bound in
+    bytes have. A cache without `max_bytes` doesn't take such a policy.
+    """
 
     evict_lets_go: ClassVar[bool] = True
     """Whether `evict` takes the entry out of the policy's books. Otherwise `remove` is called for it next."""
@@ -50,6 +56,12 @@ class EvictionPolicy(ABC):
         """A live key got a new value.
 
         By default nothing happens: a write is no sign that somebody will read.
+        """
+
+    def reweigh(self, entry: Entry) -> None:
+        """The new value of a live key has another weight, which the entry has by now; follows `update`.
+
+        By default nothing happens.
         """
 
     def access(self, entry: Entry) -> None:

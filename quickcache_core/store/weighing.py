@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from quickcache_core.entry import Entry
+from quickcache_core.entry import Entry, WeighedEntry
 from quickcache_core.errors import ValueTooLarge
 from quickcache_core.events import RemovalCause
 from quickcache_core.eviction_policy.base import EvictionPolicy
@@ -16,15 +16,6 @@ from quickcache_core.store.rich import RichEntry, Tags
 from quickcache_core.store.weights import Weigher
 
 _EVICTED, _EXPLICIT = RemovalCause.EVICTED, RemovalCause.EXPLICIT
-
-
-class WeighedEntry(Entry):
-    """A value under a key, with its weight."""
-
-    __slots__ = ("weight",)
-
-    weight: int
-    """Estimated bytes."""
 
 
 class WeighingPopulation(Population):
@@ -116,8 +107,10 @@ class WeighingPopulation(Population):
 
     def _change(self, entry: Entry, weight: int) -> None:
         weighed = _weighed(entry)
-        self.used += weight - weighed.weight
-        weighed.weight = weight
+        if weight != weighed.weight:
+            self.used += weight - weighed.weight
+            weighed.weight = weight
+            self.policy.reweigh(entry)
 
     def _accepted(self, key: str, value: Any) -> int:
         """The weight. Raises `ValueTooLarge` for a value that has no room even alone; what was under its key

@@ -10,12 +10,14 @@ from quickcache_core import BaseEvictionPolicy, EvictionPolicy
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy import (
     FIFOEvictionPolicy,
+    GDSFEvictionPolicy,
     LFUDAEvictionPolicy,
     LFUEvictionPolicy,
     LRUEvictionPolicy,
     S3FIFOEvictionPolicy,
     SieveEvictionPolicy,
 )
+from quickcache_core.eviction_policy.heap import EntryHeap
 from quickcache_core.eviction_policy.queue import EntryQueue
 
 Entries = OrderedDict[str, Entry]
@@ -129,6 +131,9 @@ POLICIES: dict[str, str | type[EvictionPolicy]] = {
     **{name: name for name in BUILT_IN},
     **{cls.__name__: cls for cls in (FirstKey, Reordering, OwnBooks, Newest, AbsentKeys, Raising)},
 }
+WEIGHING_BUILT_IN = (*BUILT_IN, "gdsf")
+"""Those for stores that go by bytes."""
+WEIGHING_POLICIES: dict[str, str | type[EvictionPolicy]] = {**POLICIES, "gdsf": "gdsf"}
 WRONG = ("AbsentKeys", "Raising")
 """Those of them that log errors; the cache goes on."""
 
@@ -139,6 +144,8 @@ def held(policy: EvictionPolicy) -> list[Entry]:
         return list(_by_uses(policy))
     if isinstance(policy, LFUDAEvictionPolicy):
         return list(_by_rank(policy))
+    if isinstance(policy, GDSFEvictionPolicy):
+        return list(_in_heap(policy._heap))
     if isinstance(policy, LRUEvictionPolicy):
         return list(policy._entries.values())
     if isinstance(policy, OwnBooks):
@@ -161,6 +168,8 @@ def queues(policy: EvictionPolicy) -> list[EntryQueue]:
 
 def weight(policy: EvictionPolicy) -> int:
     """Everything in the books of the policy, dead or alive."""
+    if isinstance(policy, GDSFEvictionPolicy):
+        return len(policy._heap._old) + len(policy._heap._new)
     return sum(len(queue._front) + len(queue._back) for queue in queues(policy)) or len(held(policy))
 
 
@@ -172,6 +181,20 @@ def _queued(queue: EntryQueue) -> Iterator[Entry]:
     for entry in live:
         assert entry.queue is queue
     yield from live
+
+
+def _in_heap(heap: EntryHeap) -> Iterator[Entry]:
+    everything = [*heap._old, *heap._new]
+    live = [place for _, _, place in everything if place.entry is not None]
+    assert heap.live == len(live), f"{heap.live} were counted, {len(live)} are live"
+    assert heap._dead == len(everything) - len(live)
+    for elements in (heap._old, heap._new):
+        assert all(elements[(n - 1) // 2] < elements[n] for n in range(1, len(elements))), "no heap"
+    for rank, _, place in everything:
+        assert rank == place.rank
+        if place.entry is not None:
+            assert place.entry.queue is place
+            yield place.entry
 
 
 def _by_uses(policy: LFUEvictionPolicy) -> Iterator[Entry]:

@@ -189,7 +189,7 @@ CONFIG: dict[str, list[tuple[Any, str]]] = {
     "eviction_policy": [
         ("", "'s3fifo'"),
         ("lur", "did you mean 'lru'"),
-        ("arc", "There are 'fifo', 'lfu', 'lru', .*'s3fifo', .*'sieve'"),
+        ("arc", "There are 'fifo', 'gdsf', 'lfu', 'lfuda', 'lru', .*'s3fifo', .*'sieve'"),
         (5, "give one of 'fifo'"),
         (None, "give one of 'fifo'"),
         (["lru"], "give one of 'fifo'"),

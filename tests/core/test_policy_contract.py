@@ -62,6 +62,15 @@ class TestLFUDA(Contract):
     policy = "lfuda"
 
 
+class TestGDSF(Contract):
+    """With room for all values, so that entries are what counts."""
+
+    policy = "gdsf"
+
+    def make_cache(self, **settings: Any) -> QuickCache:
+        return super().make_cache(max_bytes="1GB", **settings)
+
+
 class TestFIFO(Contract):
     policy = "fifo"
 

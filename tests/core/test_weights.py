@@ -21,7 +21,7 @@ from quickcache_core.store.weighing import WeighingPopulation
 from quickcache_core.store.weights import ENTRY_BYTES, weigh
 from quickcache_core.testing import ManualClock, StoreContract
 from quickcache_core.testing.books import check_store_books
-from tests.core.books import BUILT_IN, POLICIES, held
+from tests.core.books import WEIGHING_BUILT_IN, WEIGHING_POLICIES, held
 from tests.core.test_store_contract import Holds
 
 LARGE = 10**9
@@ -178,7 +178,7 @@ def test_no_code_of_the_users() -> None:
 class TestWeighingStore(StoreContract):
     """A store that weighs is a store as any other."""
 
-    @pytest.fixture(autouse=True, params=BUILT_IN)
+    @pytest.fixture(autouse=True, params=WEIGHING_BUILT_IN)
     def _choose(self, request: pytest.FixtureRequest) -> None:
         self.policy = eviction_policies.resolve(request.param)
 
@@ -193,14 +193,16 @@ def by_length(key: str, stored: Any) -> int:
 
 def make(policy: str = "s3fifo", capacity: int = 10_000) -> tuple[MemoryStore, ManualClock]:
     clock = ManualClock()
-    return MemoryStore(eviction_policies.resolve(POLICIES[policy]), capacity, clock, weigher=by_length), clock
+    return MemoryStore(
+        eviction_policies.resolve(WEIGHING_POLICIES[policy]), capacity, clock, weigher=by_length
+    ), clock
 
 
 def bounds(max_bytes: int, max_size: int = 10_000) -> Bounds:
     return Bounds(max_size, None, max_bytes)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", WEIGHING_POLICIES)
 def test_any_writes(policy: str) -> None:
     """After each write of whatever kind the sum of all weights is right, and within the bound."""
     rng = random.Random(5)
@@ -216,7 +218,7 @@ def test_any_writes(policy: str) -> None:
         match rng.randrange(13):
             case 0 | 1 | 2:
                 store.put(key, value, ttl, bound)
-                assert store.get(key, ABSENT) == value or policy not in BUILT_IN
+                assert store.get(key, ABSENT) == value or policy not in WEIGHING_BUILT_IN
             case 3 | 4:
                 store.put_with(key, value, rng.choice(lives), bound)
             case 5:
@@ -249,7 +251,7 @@ def test_any_writes(policy: str) -> None:
     assert store.used_bytes() == 0
 
 
-@pytest.mark.parametrize("policy", BUILT_IN)
+@pytest.mark.parametrize("policy", WEIGHING_BUILT_IN)
 def test_never_more_than_max_bytes(policy: str) -> None:
     """As many leave as the newcomer takes room for; the newcomer itself stays."""
     store, _ = make(policy)
@@ -263,7 +265,7 @@ def test_never_more_than_max_bytes(policy: str) -> None:
     assert store.counters.evictions > 400
 
 
-@pytest.mark.parametrize("policy", BUILT_IN)
+@pytest.mark.parametrize("policy", WEIGHING_BUILT_IN)
 def test_a_value_that_grows(policy: str) -> None:
     """Others make room for it."""
     store, _ = make(policy)
@@ -387,7 +389,7 @@ COUNT = 20_000
 SLICE = 256
 
 
-@pytest.mark.parametrize("policy", BUILT_IN)
+@pytest.mark.parametrize("policy", WEIGHING_BUILT_IN)
 class TestHolds:
     """Other threads never wait for more than some 256 entries to be handled."""
 
@@ -415,7 +417,7 @@ class TestHolds:
         assert 0 < holds.most <= SLICE
 
 
-@pytest.mark.parametrize("policy", BUILT_IN)
+@pytest.mark.parametrize("policy", WEIGHING_BUILT_IN)
 def test_policies_plan_with_what_fits(policy: str) -> None:
     """Although the bound in entries is far away, entries that are used stay: the small queue of the default
     policy, for one, must not be as large as the whole cache.
