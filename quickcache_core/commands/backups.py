@@ -16,6 +16,7 @@ from quickcache_core.metrics.tables import several
 from quickcache_core.progress import busy
 from quickcache_core.sizes import in_words
 from quickcache_core.snapshot import about_snapshot
+from quickcache_core.store.keyspace import SEPARATOR
 
 _IN_FILE_NAMES = re.compile(r"[\w-][\w.-]*", re.ASCII)
 
@@ -34,7 +35,7 @@ class RestoredRow(TypedDict):
     saved_at: str
     """ISO 8601, in UTC."""
     entries_in_file: int
-    """Some of which may have expired since."""
+    """Those that haven't expired since."""
     entries_before: int
     entries: int
     seconds: float
@@ -46,6 +47,7 @@ class Chosen(NamedTuple):
     file: Path
     saved_at: datetime
     entries: int
+    """Those that haven't expired since."""
 
 
 def backup_folder(alias: str, cache: QuickCache, directory: Path | None) -> Path:
@@ -65,14 +67,17 @@ def backup_folder(alias: str, cache: QuickCache, directory: Path | None) -> Path
 
 
 def back_up(alias: str, cache: QuickCache, directory: Path | None, note: Callable[[str], Any]) -> BackupRow:
-    """Write a backup. Raises `CacheSaveError` and `ConfigError`."""
+    """Write a backup, and read it again: one that can't be restored is none. Raises `CacheSaveError`,
+    `CacheLoadError` and `ConfigError`.
+    """
     begun = time.monotonic()
     with busy(f"{alias}: saving {several(cache.size(), 'entry', 'entries')}", note):
         path = cache.backup(backup_folder(alias, cache, directory))
+        entries = _entries(cache, path)
     return {
         "alias": alias,
         "file": str(path),
-        "entries": about_snapshot(path)["entries"],
+        "entries": entries,
         "bytes": path.stat().st_size,
         "seconds": round(time.monotonic() - begun, 3),
     }
@@ -85,7 +90,8 @@ def backup_line(row: BackupRow) -> str:
 
 def chosen_backup(alias: str, cache: QuickCache, source: Path | None) -> Chosen:
     """The backup that `source` means: a file, or the newest in a directory, in which the alias may have a
-    folder. None: where `back_up` puts them. Raises `CacheLoadError` and `ConfigError`.
+    folder. None: where `back_up` puts them. The file is read as a whole, so that nobody is asked about one
+    that can't be restored. Raises `CacheLoadError` and `ConfigError`.
     """
     path = source
     if path is None or path.is_dir():
@@ -96,8 +102,15 @@ def chosen_backup(alias: str, cache: QuickCache, source: Path | None) -> Chosen:
             path = cache.files.snapshots.newest(path)
         except OSError as error:
             raise CacheLoadError(path, f"{error}; give the file, or the directory of its backups") from error
-    about = about_snapshot(path)
-    return Chosen(path, datetime.fromtimestamp(about["created_at"], tz=UTC), about["entries"])
+    saved_at = datetime.fromtimestamp(about_snapshot(path)["created_at"], tz=UTC)
+    return Chosen(path, saved_at, _entries(cache, path))
+
+
+def _entries(cache: QuickCache, path: Path) -> int:
+    """How many the cache would get from that file now, which is read and checked for it."""
+    records = cache.files.restore(path, None)
+    # Beside them stand the numbers of generations, under a key that nobody can have.
+    return sum(not record.key.startswith(SEPARATOR * 3) for record in records)
 
 
 def restore_backup(alias: str, cache: QuickCache, chosen: Chosen, note: Callable[[str], Any]) -> RestoredRow:

@@ -52,11 +52,11 @@ def test_there_and_back(cache: QuickCache, clock: ManualClock) -> None:
     chosen = chosen_backup("default", cache, None)
     assert str(chosen.file) == row["file"]
     text = question("default", cache, chosen)
-    assert "replace 1 entry by 3 entries" in text
+    assert "replace 1 entry by 2 entries" in text
     assert "2023-11-14 22:13:21 UTC" in text
     restored = restore_backup("default", cache, chosen, nothing)
     assert sorted(cache) == ["long", "third"]
-    assert (restored["entries_before"], restored["entries_in_file"], restored["entries"]) == (1, 3, 2)
+    assert (restored["entries_before"], restored["entries_in_file"], restored["entries"]) == (1, 2, 2)
     assert restored["saved_at"] == "2023-11-14T22:13:21+00:00"
     assert "2 entries from" in restored_line(restored)
 
@@ -71,6 +71,25 @@ def test_each_alias_has_a_folder(cache: QuickCache, clock: ManualClock, tmp_path
     assert cache.get("k") == "a"
     restore_backup("a", cache, chosen_backup("a", cache, tmp_path / "backups" / "b"), nothing)
     assert cache.get("k") == "b"
+
+
+def test_backup_that_is_damaged(cache: QuickCache) -> None:
+    """Nobody is asked about it."""
+    cache.set("k", 1)
+    file = Path(back_up("default", cache, None, nothing)["file"])
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(CacheLoadError, match="damaged"):
+        chosen_backup("default", cache, None)
+
+
+def test_entries_of_namespaces(cache: QuickCache) -> None:
+    """They are counted as the others are, and what is kept beside them isn't."""
+    drafts = cache.namespace("drafts")
+    drafts.clear()
+    drafts.set("k", 1)
+    cache.set("k", 1)
+    assert back_up("default", cache, None, nothing)["entries"] == 2
+    assert chosen_backup("default", cache, None).entries == 2
 
 
 @pytest.mark.parametrize("alias", ["..", "a/b", "a\0b", "", ".hidden", "ä", "a b", "\ud800"])
