@@ -12,7 +12,9 @@ def has_token(authorization: str, token: str) -> bool:
         bool(token)
         and scheme.lower() == "bearer"
         # Of equal speed for every wrong one.
-        and hmac.compare_digest(given.strip().encode(errors="replace"), token.encode())
+        and hmac.compare_digest(
+            given.strip().encode(errors="surrogatepass"), token.encode(errors="surrogatepass")
+        )
     )
 
 

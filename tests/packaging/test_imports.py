@@ -8,7 +8,7 @@ import sys
 import pytest
 
 FRAMEWORKS = {"django", "asgiref", "flask", "flask_caching", "cachelib", "werkzeug", "click", "jinja2"}
-OPTIONAL = {"greenlet", "lmdb", "msgspec", "prometheus_client", "redis", "zstandard"}
+OPTIONAL = {"greenlet", "lmdb", "msgspec", "opentelemetry", "prometheus_client", "redis", "rich", "zstandard"}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -56,3 +56,9 @@ def test_adapter_loads_its_own_framework_only(adapter: str, foreign: set[str]) -
     """A Flask project gets nothing of Django, and the other way round; optional dependencies stay out."""
     loaded = modules_after(f"import {adapter}")
     assert not loaded & (foreign | OPTIONAL)
+
+
+@pytest.mark.parametrize("module", ["quickcache_django.metrics", "quickcache_flask.metrics"])
+def test_endpoints_load_no_optional_library(module: str) -> None:
+    """They are asked for when somebody scrapes or instruments."""
+    assert not modules_after(f"import {module}") & OPTIONAL
