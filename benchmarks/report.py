@@ -13,7 +13,17 @@ from importlib import metadata
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-SECTIONS = ("engine", "memory", "django", "flask", "shared", "redis", "hit-ratio", "hit-ratio-sizes")
+SECTIONS = (
+    "engine",
+    "memory",
+    "django",
+    "flask",
+    "shared",
+    "redis",
+    "hit-ratio",
+    "hit-ratio-sizes",
+    "hit-ratio-ttls",
+)
 HEADER = """# Results
 
 Written by `make bench`; each section is replaced by its own next run. What is measured, how, and what the
@@ -69,8 +79,8 @@ def commit() -> str:
 def write_section(name: str, body: str, *distributions: str) -> None:
     """Prints the section and puts it into `RESULTS.md`, with when, where and against what it was measured."""
     day = dt.datetime.now(dt.UTC).date().isoformat()
-    facts = f"*{day}, commit {commit()}; {machine()}; {versions(*distributions)}.*"
-    section = f"{body.strip()}\n\n{facts}"
+    facts = "; ".join(filter(None, (f"{day}, commit {commit()}", machine(), versions(*distributions))))
+    section = f"{body.strip()}\n\n*{facts}.*"
     print(section)
     sections = dict(_read_sections())
     sections[name] = section

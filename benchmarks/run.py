@@ -22,6 +22,7 @@ MODULES = {
     "redis": "benchmarks.redis_table",
     "hit-ratio": "benchmarks.hit_ratio",
     "hit-ratio-sizes": "benchmarks.sized_hit_ratio",
+    "hit-ratio-ttls": "benchmarks.ttl_hit_ratio",
 }
 
 
