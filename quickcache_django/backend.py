@@ -23,7 +23,7 @@ from django.core.signals import request_finished
 from quickcache_core import NEVER, TTL, CacheMiss, Lock, SerializationError
 from quickcache_core import QuickCache as Engine
 from quickcache_core.loading.adapted import adapted, unkept
-from quickcache_core.loading.context import Loader, LoaderContext, is_asynchronous
+from quickcache_core.loading.context import Loader, is_asynchronous
 from quickcache_core.loading.options import LoadArguments
 from quickcache_core.twins import Aside, called, twin
 from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, engines_in_use, read
@@ -386,11 +386,9 @@ class QuickCache(BaseCache):
             # Processes that waited for each other would do so for nothing, one after the other.
             options["single_flight"] = False
             return full, adapted(loader, unkept), None
-        return full, adapted(loader, self._with_own_tags) if self.key_prefix else loader, ttl
-
-    def _with_own_tags(self, context: LoaderContext, value: Any) -> Any:
-        context.tags = tuple(map(self.make_tag, context.tags))
-        return value
+        if self.key_prefix:
+            options["tag_prefix"] = self.make_tag("")
+        return full, loader, ttl
 
     def _loads(self, default: Any, options: LoadArguments) -> bool:
         """Whether that is for the engine to do. A plain value needs no loading."""

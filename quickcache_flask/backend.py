@@ -392,12 +392,8 @@ class QuickCache(BaseCache):
         if self._serializes:
             loader = adapted(loader, self._kept, lambda context: _Decoding(context, self._serializer))
         if self.key_prefix:
-            loader = adapted(loader, self._tagged)
+            options["tag_prefix"] = f"{self.key_prefix}{_AFTER_PREFIX}"
         return self._stored_key(key), loader, ttl
-
-    def _tagged(self, context: LoaderContext, value: Any) -> Any:
-        context.tags = tuple(self._own_tags(context.tags))
-        return value
 
     def _kept(self, context: LoaderContext, value: Any) -> Any:
         """What becomes of a loader's value under a custom serializer."""

@@ -20,24 +20,54 @@ class LoaderContext:
     Belongs to one load; what is said after the loader returned has no effect.
     """
 
-    __slots__ = ("_found", "_ttl", "etag", "keeps_stale", "key", "max_age", "stale_ttl", "stores", "tags")
+    __slots__ = (
+        "_found",
+        "_heard",
+        "_tags",
+        "_ttl",
+        "etag",
+        "keeps_stale",
+        "key",
+        "max_age",
+        "stale_ttl",
+        "stores",
+    )
 
     key: str
     etag: str | None
     """What the source calls this version of the value, to be set by the loader."""
-    tags: tuple[str, ...]
-    """Those of the call at first; the loader may set others."""
 
-    def __init__(self, key: str, options: LoadOptions, found: Found | None) -> None:
+    def __init__(
+        self,
+        key: str,
+        options: LoadOptions,
+        found: Found | None,
+        heard: Callable[[tuple[str, ...]], None] | None = None,
+    ) -> None:
+        """`heard` is told of tags that the loader sets."""
         self.key = key
         self._found = found
         self._ttl = options.ttl
         self.stale_ttl = options.stale_ttl
         self.max_age = options.max_age
-        self.tags = options.tags
+        self._tags = options.tags
+        self._heard = heard
         self.etag = None
         self.stores = True
         self.keeps_stale = False
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Those of the call at first; the loader may set others. Best before it asks its source: a caller who
+        comes after one of them was invalidated then doesn't wait for this load.
+        """
+        return self._tags
+
+    @tags.setter
+    def tags(self, tags: tuple[str, ...]) -> None:
+        self._tags = tags
+        if self._heard is not None:
+            self._heard(tags)
 
     @property
     def has_stale(self) -> bool:

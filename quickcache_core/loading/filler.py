@@ -128,7 +128,7 @@ def filling(
             # Logged by the load, or still under way.
             return _served_stale(to, key, found)
     if found.is_due and not to.flights.is_under_way(to.store, key):
-        flight, is_owner = to.flights.enter(to.store, key, to.slots(options.tags))
+        flight, is_owner = to.flights.enter(to.store, key, to.slots(options.tags, options))
         if is_owner:
             yield Start(Load(to, flight, loader, options, found, gives_way=True), here=False)
     if not found.is_fresh:
@@ -160,7 +160,7 @@ def _waiting(
         if alone:
             flight, is_owner = Flight(key, to.store.begin_load(key)), True
         else:
-            flight, is_owner = to.flights.enter(to.store, key, to.slots(options.tags), anew=forced)
+            flight, is_owner = to.flights.enter(to.store, key, to.slots(options.tags, options), anew=forced)
         if not is_owner:
             count(to.store, "load_waits")
         with waiting_for(flight) as possible:

@@ -54,9 +54,10 @@ class Destination:
     aside: Aside | None = None
     """How a coroutine takes a step that may ask a server; None where none does."""
 
-    def slots(self, tags: tuple[str, ...]) -> tuple[int, ...]:
+    def slots(self, tags: tuple[str, ...], options: LoadOptions) -> tuple[int, ...]:
         """Of tags as callers name them."""
-        return tuple(tag_slot(self.tag_prefix + tag) for tag in tags)
+        prefix = self.tag_prefix + options.tag_prefix
+        return tuple(tag_slot(prefix + tag) for tag in tags)
 
     def life(self, context: LoaderContext, options: LoadOptions) -> Life:
         ttl = context.ttl
@@ -69,7 +70,7 @@ class Destination:
             options.sliding,
             context.max_age if options.sliding else FOREVER,
             FOREVER if ahead is None or ttl == FOREVER else ttl * ahead,
-            self.slots(tag_names("tags", context.tags)),
+            self.slots(tag_names("tags", context.tags), options),
             context.etag or (context.stale_etag if context.keeps_stale else None),
         )
 
@@ -152,7 +153,7 @@ class Load:
         to, flight = self._to, self.flight
         # Now: others were waited for, and may have stored something.
         flight.token = to.store.begin_load(flight.key)
-        context = LoaderContext(flight.key, self._options, self._found)
+        context = LoaderContext(flight.key, self._options, self._found, self._hear_tags)
         count(to.store, "loads")
         try:
             value = yield prepared(self.loader, context)
@@ -162,6 +163,14 @@ class Load:
                 self._put_off(error)
             raise
         return self._store(value, context)
+
+    def _hear_tags(self, tags: Any) -> None:
+        # Now, and not only when the value is stored: whoever comes after one of them was invalidated must not
+        # wait for a value from before.
+        try:
+            self.flight.tags = self._to.slots(tag_names("tags", tags), self._options)
+        except TypeError:
+            pass  # said when the value is stored
 
     def _store(self, value: Any, context: LoaderContext) -> Any:
         to, flight, found = self._to, self.flight, self._found

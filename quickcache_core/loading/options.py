@@ -19,6 +19,8 @@ class LoadArguments(TypedDict, total=False):
     down."""
     tags: Iterable[str]
     """Names that the entry can be invalidated by."""
+    tag_prefix: str
+    """What the cache puts before each of them, those that the loader names included."""
     sliding: bool | None
     """Whether each read lets the TTL begin anew."""
     max_age: TTL | None
@@ -50,6 +52,7 @@ class LoadOptions:
     ttl: float
     stale_ttl: float = 0.0
     tags: tuple[str, ...] = ()
+    tag_prefix: str = ""
     sliding: bool = False
     max_age: float = FOREVER
     refresh_ahead: float | None = None
@@ -92,6 +95,12 @@ def tag_names(name: str, value: object) -> tuple[str, ...]:
     return names
 
 
+def text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: give a string")
+    return value
+
+
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: give True or False")
@@ -120,6 +129,7 @@ def finite(name: str, value: object) -> float:
 _READERS: dict[str, Callable[[str, object], Any]] = {
     "stale_ttl": timeout,
     "tags": tag_names,
+    "tag_prefix": text,
     "sliding": flag,
     "max_age": duration,
     "refresh_ahead": share,

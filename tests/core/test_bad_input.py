@@ -446,6 +446,7 @@ LIVES: dict[str, list[Row]] = {
 }
 LOAD_KEYWORDS: dict[str, list[Row]] = {
     **LIVES,
+    "tag_prefix": [(TypeError, [0, 1, b"", []], "tag_prefix=.*: give a string")],
     "refresh_ahead": [
         (ValueError, [0, 1, -0.5, 80, NAN, True, "0.8", []], "refresh_ahead=.*: give a share of the TTL")
     ],
@@ -536,8 +537,18 @@ ARGUMENTS: dict[str, dict[str, list[Row]]] = {
 }
 
 
-ELSEWHERE = {"apply", "cached", "keep_fresh", "lock", "prefetcher", "warm", "with_source"}
-"""Hands its arguments on; bad ones are in the tests of the module that takes them."""
+ELSEWHERE = {
+    "apply",
+    "cached",
+    "keep_fresh",
+    "lock",
+    "prefetcher",
+    "shares_store_with",
+    "warm",
+    "with_source",
+}
+"""Hands its arguments on, with bad ones in the tests of the module that takes them; or is for parts of the
+library."""
 
 
 @pytest.fixture

@@ -88,6 +88,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("tags", ["a", "b"], ("a", "b")),
     ("tags", (), ()),
     ("tags", (tag for tag in "ab"), ("a", "b")),
+    ("tag_prefix", "shop/", "shop/"),
     ("sliding", True, True),
     ("max_age", 5, 5.0),
     ("refresh_ahead", 0.5, 0.5),

@@ -583,3 +583,34 @@ def test_queryset_of_a_coroutine(cache: QuickCache, on_disk: Path) -> None:
         asyncio.run(cache.aget_or_set("k", lazy))
     assert asyncio.run(cache.aget_or_set("k", evaluated)) == []
     assert list(asyncio.run(cache.aget_or_set("threaded", Session.objects.using("on_disk").all))) == []
+
+
+def test_prefix_and_an_invalidation_during_a_load(make_cache: MakeCache) -> None:
+    """With a KEY_PREFIX too, who comes after it doesn't wait for the load from before it."""
+    cache = make_cache(KEY_PREFIX="shop")
+    began, go_on, answers = threading.Event(), threading.Event(), []
+    numbers = iter((1, 2))
+
+    def load() -> int:
+        number = next(numbers)
+        began.set()
+        if number == 1:
+            assert go_on.wait(20.0)
+        return number
+
+    def ask() -> None:
+        answers.append(cache.get_or_set("k", load, tags=["t"]))
+
+    first = threading.Thread(target=ask)
+    first.start()
+    try:
+        assert began.wait(20.0)
+        cache.invalidate_tags("t")
+        second = threading.Thread(target=ask)
+        second.start()
+        second.join(2.0)
+        assert answers == [2]
+    finally:
+        go_on.set()
+        first.join(20.0)
+        second.join(20.0)
