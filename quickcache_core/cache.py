@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from quickcache_core.config import QuickCacheConfig
     from quickcache_core.sources import SourcedCache
     from quickcache_core.sources.options import Writes
+    from quickcache_core.store.redis.store import RedisStore
     from quickcache_core.store.shared.store import SharedStore
 
 P = ParamSpec("P")
@@ -73,7 +74,7 @@ Freeze = Callable[[Any], Any]
 class Parts:
     """What a cache is made of; `QuickCacheConfig.assemble` makes them."""
 
-    store: MemoryStore | SharedStore
+    store: MemoryStore | SharedStore | RedisStore
     bounds: Bounds
     load_options: LoadOptions
     """What holds for entries and loads that don't say otherwise."""
@@ -126,7 +127,7 @@ class QuickCache:
         parts = config.assemble()
         self._bottom = parts.store
         version = config.version
-        self._real_store: MemoryStore | SharedStore | KeyspaceStore = (
+        self._real_store: MemoryStore | SharedStore | RedisStore | KeyspaceStore = (
             KeyspaceStore(parts.store, prefix=f"{SEPARATOR}{SEPARATOR}{version}{SEPARATOR}")
             if version
             else parts.store

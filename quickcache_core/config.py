@@ -354,7 +354,7 @@ class QuickCacheConfig:
         serializer = serializers.create(self.serializer)
         made = make_store(self, serializer)
         return Parts(
-            store=made.store,  # type: ignore[arg-type]
+            store=made.store,
             locks=made.locks,
             bounds=self.bounds(),
             load_options=self.load_options(),

@@ -15,6 +15,7 @@ from quickcache_core.store.life import ASK, Found, Life
 
 if TYPE_CHECKING:
     from quickcache_core.store.memory import MemoryStore
+    from quickcache_core.store.redis.store import RedisStore
     from quickcache_core.store.shared.store import SharedStore
 
 SEPARATOR = "\x1f"
@@ -58,7 +59,11 @@ class KeyspaceStore(Store):
     """
 
     def __init__(
-        self, root: MemoryStore | SharedStore | KeyspaceStore, *, namespace: str = "", prefix: str = ""
+        self,
+        root: MemoryStore | SharedStore | RedisStore | KeyspaceStore,
+        *,
+        namespace: str = "",
+        prefix: str = "",
     ) -> None:
         self.root = root
         self._namespace = namespace
