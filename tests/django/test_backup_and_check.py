@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -216,6 +217,27 @@ def products():
     return run
 
 
+def interrupted(folder: Path) -> int:
+    """The exit code of a command that Ctrl-C reaches while it asks."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "django", "quickcache_restore", "--settings", "settings_of_shell"],
+        cwd=folder,
+        env={"PYTHONPATH": f"{folder}:{ROOT}", "QUICKCACHE_RUNTIME_DIR": str(folder / "run")},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        asked = ""
+        while not asked.endswith("[y/N] "):
+            letter = process.stderr.read(1)
+            assert letter, asked
+            asked += letter
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "CommandError: Interrupted.\n"
+        return process.wait(30)
+
+
 @pytest.mark.slow
 def test_typed_into_a_shell(manage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     """Scope shared is saved and restored; memory is left out, or refused where it is asked for. Exit codes
@@ -239,6 +261,7 @@ def test_typed_into_a_shell(manage: Callable[..., subprocess.CompletedProcess[st
     traced = manage("quickcache_restore", str(tmp_path / "missing"), "--yes", "--traceback")
     assert (traced.returncode, "Traceback" in traced.stderr) == (1, True)
     assert manage("quickcache_restore", "--no-such-option").returncode == 2
+    assert interrupted(tmp_path) == 130
     checked = manage("quickcache_check")
     assert (checked.returncode, "round trip: an entry was stored" in checked.stdout) == (0, True)
     (tmp_path / "cache").chmod(0o777)

@@ -54,7 +54,21 @@ def visit(request, key):
     return HttpResponse(f"{os.getpid()} {'miss' if found is None else 'hit'}")
 
 
-urlpatterns = [path("pid", pid), path("visit/<key>", visit)]
+def mark(request):
+    drafts = caches["default"].namespace("drafts")
+    for cache in (caches["default"], drafts):
+        cache.set("plain", 1, 600)
+        cache.set("tagged", 1, 600, tags=["news"])
+    return HttpResponse(str(os.getpid()))
+
+
+def marked(request):
+    drafts = caches["default"].namespace("drafts")
+    found = [cache.get(key) for cache in (caches["default"], drafts) for key in ("plain", "tagged")]
+    return HttpResponse(f"{os.getpid()} {found}")
+
+
+urlpatterns = [path("pid", pid), path("visit/<key>", visit), path("mark", mark), path("marked", marked)]
 """
 WSGI = """
 import os
@@ -177,6 +191,26 @@ def test_clear_and_keys(server: Server, command: Callable[..., str]) -> None:
     assert figures(command)["totals"]["entries"] == 0
     assert server.get("/visit/other").split()[1] == "miss"
     assert "give a shorter one" in command("quickcache_clear", "--prefix", "x" * 600, code=1)
+
+
+def test_clear_by_tag_and_namespace(server: Server, command: Callable[..., str]) -> None:
+    """In all workers, without a further request."""
+    while len(pids := {server.get("/mark") for _ in range(10)}) < 2:
+        pass
+
+    def answers() -> set[str]:
+        seen: dict[str, str] = {}
+        while seen.keys() < pids:
+            pid, _, found = server.get("/marked").partition(" ")
+            seen[pid] = found
+        return set(seen.values())
+
+    assert answers() == {"[1, 1, 1, 1]"}
+    assert "cleared in 2 workers" in command("quickcache_clear", "--tag", "news", "--alias", "default")
+    assert answers() == {"[1, None, 1, 1]"}
+    said = command("quickcache_clear", "--namespace", "drafts", "--alias", "default")
+    assert said == "default: cleared in 2 workers\n"
+    assert answers() == {"[1, None, None, None]"}
 
 
 def test_prometheus(server: Server, command: Callable[..., str]) -> None:
