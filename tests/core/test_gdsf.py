@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -298,6 +299,35 @@ def test_order_survives_the_tidying() -> None:
     assert policy._heap._old, "nothing was tidied"
     leaving = [policy.evict().key for _ in range(len(sizes))]
     assert leaving == sorted(sizes, key=sizes.__getitem__, reverse=True)
+
+
+def test_hits_of_other_threads() -> None:
+    """They take no lock, and harm nothing while entries come, change and go."""
+    store = make()
+    done = threading.Event()
+
+    def read(seed: int) -> None:
+        rng = random.Random(seed)
+        while not done.is_set():
+            size = store.get(f"k{rng.randrange(300)}", 1)
+            assert 1 <= size <= 40
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    rng = random.Random(9)
+    try:
+        for n in range(20_000):
+            key = f"k{rng.randrange(300)}"
+            if n % 10 == 0:
+                store.remove(key)
+            store.put(key, rng.randrange(1, 40), FOREVER, bounds(2000))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    check_store_books(store, held)
+    assert (store.used_bytes() or 0) <= 2000
 
 
 # Where it can't be had

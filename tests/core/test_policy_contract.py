@@ -28,6 +28,7 @@ from quickcache_core.testing import EvictionPolicyContract, ManualClock, check_b
 from quickcache_core.testing.books import population_of
 from tests.core.books import (
     POLICIES,
+    WEIGHING_POLICIES,
     WRONG,
     AbsentKeys,
     FirstKey,
@@ -317,7 +318,7 @@ def lines_run(work: Callable[[], object]) -> int:
     return count
 
 
-@pytest.mark.parametrize("name", ["s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve", "FirstKey"])
+@pytest.mark.parametrize("name", ["s3fifo", "lru", "lfu", "lfuda", "fifo", "sieve", "gdsf", "FirstKey"])
 @pytest.mark.parametrize("ttl", [NEVER, 300.0])
 def test_insert_at_capacity_costs_the_same_at_any_size(name: str, ttl: object) -> None:
     """A full cache of 50,000 entries takes as many steps per insert as one of 1,000."""
@@ -327,7 +328,8 @@ def test_insert_at_capacity_costs_the_same_at_any_size(name: str, ttl: object) -
         cache = QuickCache(
             QuickCacheConfig(
                 max_size=size,
-                eviction_policy=POLICIES[name],
+                eviction_policy=WEIGHING_POLICIES[name],
+                max_bytes="1GB" if name == "gdsf" else None,
                 clock=clock,
                 cleanup_interval=1e9,
                 default_ttl=ttl,
