@@ -12,7 +12,7 @@ from math import inf, isfinite
 from typing import Any, Final
 
 from django.conf import settings as django_settings
-from django.core.cache.backends.base import InvalidCacheBackendError
+from django.core.cache.backends.base import InvalidCacheBackendError, get_key_func
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.safestring import SafeString
 
@@ -223,6 +223,8 @@ class Reader:
             yield from self._take_timeout(name, value)
         elif name in _LOWER_CASE_NAMES:
             yield from self._take(name, DJANGO_OPTIONS[known_as], value)
+        elif name == "KEY_FUNCTION":
+            yield from self._key_function(value)
         elif name in _ENTRY_NAMES:
             return  # VERSION among them, although there is an option of that name
         elif name in CORE_OPTIONS or name in DJANGO_OPTIONS:
@@ -288,12 +290,21 @@ class Reader:
             seconds = value.total_seconds() if isinstance(value, timedelta) else value
             self._timeout = None if seconds is NEVER else seconds
 
-    def _where(self) -> Iterator[SettingError]:
-        if not isinstance(self.location, str | list | tuple):
-            yield SettingError(WRONG_LOCATION, "LOCATION", self.location, "give a string: a name, or nothing")
-            return
+    def _key_function(self, value: Any) -> Iterator[SettingError]:
+        problem = ""
         try:
-            QuickCacheConfig(location=self.location)  # type: ignore[arg-type]
+            if callable(get_key_func(value)):
+                return
+        except ImportError as error:
+            problem = f"{error}; "
+        except AttributeError:  # neither a function nor a string
+            pass
+        remedy = "give a function of key, prefix and version, or where it is, as in 'shop.caching.make_key'"
+        yield SettingError(WRONG_VALUE, "KEY_FUNCTION", value, f"{problem}{remedy}")
+
+    def _where(self) -> Iterator[SettingError]:
+        try:
+            QuickCacheConfig(location=self.location)
         except ConfigError as error:
             # Not LOCATION itself, which may have a password in it.
             check_id = NOT_INSTALLED if isinstance(error.__cause__, ImportError) else WRONG_LOCATION
