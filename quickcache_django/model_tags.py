@@ -96,16 +96,25 @@ def changed(*sources: Any, using: str | None = None) -> None:
     """Have all entries leave that are made of these, as `invalidate_on_change` does: model classes, after raw
     SQL for example, instances, and querysets or managers, which stand for all rows of their model.
 
-    When the transaction of the database `using` is committed.
+    When the transaction of the database `using` is committed; None for the one that a router, or `using` of
+    the queryset, names for writing.
     """
     for source in sources:
         if isinstance(source, models.Model):
-            _invalidate((type(source),), _tags_of_change(source), using)
+            database = using or router.db_for_write(type(source), instance=source)
+            _invalidate((type(source),), _tags_of_change(source), database)
         else:
             model = source.model if isinstance(source, models.QuerySet | models.Manager) else source
             if not (isinstance(model, type) and issubclass(model, models.Model)):
                 raise TypeError(f"{source!r}: give a model, an instance, a queryset or a manager")
-            _invalidate((model,), _tags_of_bulk(model), using)
+            _invalidate((model,), _tags_of_bulk(model), using or _written_to(source))
+
+
+def _written_to(source: Any) -> str:
+    """The database that rows of a model, a queryset or a manager are written to."""
+    if isinstance(source, type):
+        return router.db_for_write(source)
+    return source._db or router.db_for_write(source.model, **source._hints)
 
 
 class InvalidatingQuerySet(models.QuerySet[M]):
@@ -131,15 +140,11 @@ class InvalidatingQuerySet(models.QuerySet[M]):
         outcome = super().delete()
         if outcome[0]:
             # Unlike the others, it doesn't make this very queryset one for writing.
-            changed(self.model, using=self._writer())
+            changed(self)
         return outcome
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
-
-    def _writer(self) -> str:
-        named: str | None = self._db  # type: ignore[attr-defined]
-        return named or router.db_for_write(self.model, **self._hints)  # type: ignore[attr-defined]
 
 
 InvalidatingManager = models.Manager.from_queryset(InvalidatingQuerySet, "InvalidatingManager")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from catalog.models import Bargain, Gadget, Label, Product, Review, Stamped, Vendor, Visit
+from catalog.models import Bargain, Gadget, Label, Note, Product, Review, Stamped, Vendor, Visit
 from django.core.cache import caches
 from django.core.exceptions import EmptyResultSet, ImproperlyConfigured
 from django.db import connection, connections, models, transaction
@@ -23,7 +23,7 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 from quickcache_django import QuickCache
 from quickcache_django.model_tags import changed, invalidate_on_change, tags_for
 
-TABLES = (Vendor, Label, Product, Gadget, Review, Visit)
+TABLES = (Vendor, Label, Product, Gadget, Review, Note, Visit)
 
 
 @pytest.fixture(autouse=True)
@@ -333,6 +333,24 @@ class TestManyAtOnce:
         Product.objects.filter(name="two").delete()
         assert entries.left == set()
 
+    def test_rows_that_begin_to_refer_to_another(self, cache: QuickCache) -> None:
+        """Django adds them through the base manager: `bulk=False` or that one's being ours lets it be
+        noticed.
+        """
+        vendor, product = Vendor.objects.create(name="v"), Product.objects.create(name="one")
+        entries = Entries(cache, model=Product)
+        vendor.products.add(product)
+        assert entries.left == set()
+        vendor.products.remove(product)
+        assert entries.left == {"model"}
+        entries = Entries(cache, model=Product, vendor=Vendor)
+        vendor.products.add(product, bulk=False)
+        assert entries.left == {"model"}
+        note = Note.objects.create(text="n")
+        entries = Entries(cache, model=Note, other=Product)
+        product.notes.add(note)
+        assert entries.left == {"model"}
+
     def test_changed(self, cache: QuickCache) -> None:
         """After raw SQL, and for managers that one can't change."""
         one, other = Review(pk=1), Review(pk=2)
@@ -429,6 +447,52 @@ class TestTransactions:
             connections[alias].close()
             del connections[alias]
             del connections.settings[alias]
+
+    def test_changed(self, cache: QuickCache, tmp_path: Path) -> None:
+        """The commit is that of the database that is written to, by a router, by `using`, or as named."""
+        alias = f"changed-{tmp_path.name}"
+        connections.settings[alias] = {
+            **connections.settings["default"],
+            "NAME": str(tmp_path / "changed.sqlite3"),
+        }
+
+        class Router:
+            def db_for_write(self, model: Any, **hints: Any) -> str | None:
+                return alias if model is Review else None
+
+        review, vendor = Review(pk=1), Vendor(pk=1)
+        review._state.db = "default"  # as if it was read from another one
+        try:
+            with override_settings(DATABASE_ROUTERS=[Router()]):
+                for change in (
+                    lambda: changed(Review),
+                    lambda: changed(review),
+                    lambda: changed(Review.objects),
+                    lambda: changed(Review.objects.filter(pk=1)),
+                    lambda: changed(Vendor.objects.using(alias)),
+                    lambda: changed(Vendor, using=alias),
+                    lambda: changed(vendor, using=alias),
+                ):
+                    entries = Entries(cache, models=(Review, Vendor))
+                    with transaction.atomic(using=alias):
+                        change()
+                        assert entries.left == set()
+                    assert entries.left == {"models"}
+        finally:
+            connections[alias].close()
+            del connections[alias]
+            del connections.settings[alias]
+
+    def test_no_transactions(self, cache: QuickCache) -> None:
+        """Where commits are made by hand nobody hears of them; Django says so instead of missing one."""
+        product = Product.objects.create(name="one")
+        transaction.set_autocommit(False)
+        try:
+            with pytest.raises(transaction.TransactionManagementError, match="manual transaction"):
+                product.save()
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
 
     def test_a_load_that_began_before(self, cache: QuickCache) -> None:
         """What it read may be from before the commit, so it isn't kept."""

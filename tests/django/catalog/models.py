@@ -50,6 +50,19 @@ class Review(models.Model):
     text = models.CharField(max_length=20)
 
 
+@invalidate_on_change
+class Note(models.Model):
+    """Whose rows Django changes through the same manager as everybody."""
+
+    product = models.ForeignKey(Product, models.SET_NULL, null=True, related_name="notes")
+    text = models.CharField(max_length=20)
+
+    objects = InvalidatingManager()
+
+    class Meta:
+        base_manager_name = "objects"
+
+
 class Visit(models.Model):
     """Of which no cache has to know."""
 
