@@ -1,4 +1,4 @@
-"""All benchmarks, or those that are named: `python benchmarks/run.py engine memory django flask shared redis`.
+"""All benchmarks, or the named ones: `python benchmarks/run.py engine memory django flask shared redis`.
 
 `--quick` takes minutes instead of half an hour, and is less exact. Results go to the terminal and into
 `RESULTS.md`.
