@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -17,7 +18,7 @@ from quickcache_core.errors import LockError, LockNotOwned, LockTimeout, QuickCa
 from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.base import Bounds, Store
 from quickcache_core.ttl import TTL, seconds
-from quickcache_core.twins import Aside, called, twin
+from quickcache_core.twins import Aside, called, carried_out, twin
 
 L = TypeVar("L", bound="Lock")
 
@@ -218,8 +219,13 @@ class Lock:
                 if pause is not None:
                     time.sleep(pause)
                 if attempt.succeeds():
+                    self._note(attempt.token)
                     return True
             return False
+        except BaseException:
+            with contextlib.suppress(QuickCacheError):
+                attempt.undo()
+            raise
         finally:
             attempt.end()
 
@@ -232,20 +238,34 @@ class Lock:
             for pause in self._pauses(blocking, wait):
                 if pause is not None:
                     await asyncio.sleep(pause)
-                if await called(self.aside, attempt.succeeds):
+                # In a task of its own: what belongs to this one is noted here.
+                if await carried_out(self.aside, attempt.succeeds):
+                    self._note(attempt.token)
                     return True
             return False
+        except BaseException:
+            with contextlib.suppress(QuickCacheError):
+                await carried_out(self.aside, attempt.undo)
+            raise
         finally:
             attempt.end()
 
     def release(self, *, token: str | None = None) -> None:
         """Let others have the lock. Raises `LockNotOwned` if it isn't held with the token, by default that of
-        this thread or task; whoever holds it keeps it.
+        this thread or task; whoever holds it keeps it. After `StoreUnavailable` it may be tried again.
         """
         token = self._token(token)
+        self._released(token, self._locks.free(self._full_name, token))
+
+    async def arelease(self, *, token: str | None = None) -> None:
+        """As `release`. A task that is cancelled meanwhile has released it all the same."""
+        token = self._token(token)
+        self._released(token, await carried_out(self.aside, self._locks.free, self._full_name, token))
+
+    def _released(self, token: str, was_held: bool) -> None:
         if token == self.token:
             self._note(None)
-        if not self._locks.free(self._full_name, token):
+        if not was_held:
             raise LockNotOwned(self.name)
 
     def extend(self, lease: TTL | None = None, *, token: str | None = None) -> None:
@@ -278,7 +298,6 @@ class Lock:
             raise LockNotOwned(self.name)
         return number
 
-    arelease = twin(release)
     aextend = twin(extend)
     alocked = twin(locked)
     aowned = twin(owned)
@@ -356,22 +375,27 @@ class _Attempt:
     """One call of `acquire`."""
 
     def __init__(self, lock: Lock, locks: Locks, name: str, token: str | None) -> None:
+        self.token = uuid4().hex if token is None else token
         self._lock = lock
         self._locks = locks
         self._name = name
-        self._token = uuid4().hex if token is None else token
-        self._has_succeeded = False
-        self._text = locks.begin(name, self._token, bound=token is None)
+        self._may_hold = False
+        self._text = locks.begin(name, self.token, bound=token is None)
 
     def succeeds(self) -> bool:
-        if self._locks.take(self._name, self._text, self._lock.lease):
-            self._has_succeeded = True
-            self._lock._note(self._token)
-        return self._has_succeeded
+        self._may_hold = True  # also if the answer doesn't come
+        self._may_hold = self._locks.take(self._name, self._text, self._lock.lease)
+        return self._may_hold
+
+    def undo(self) -> None:
+        """Give back what nobody would know of: the caller was interrupted, or cancelled, meanwhile."""
+        if self._may_hold:
+            self._may_hold = False
+            self._locks.free(self._name, self.token)
 
     def end(self) -> None:
-        if not self._has_succeeded:
-            self._locks.end(self._token)
+        if not self._may_hold:
+            self._locks.end(self.token)
 
 
 def _report(problem: QuickCacheError, error: BaseException | None) -> None:

@@ -21,7 +21,9 @@ class Runner(Protocol):
 class Aside(Protocol):
     """Calls a function in the thread of the event loop, and awaits what it asks of a network meanwhile."""
 
-    async def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
 
 
 S = TypeVar("S", bound=Runner)
@@ -58,6 +60,30 @@ async def called(aside: Aside | None, function: Callable[P, R], /, *args: P.args
     if aside is None:
         return function(*args, **kwargs)
     return await aside(function, *args, **kwargs)
+
+
+async def carried_out(
+    aside: Aside | None, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """As `called`, but not left in the middle: a cancellation of the task is raised when the function has
+    ended. For what a server does although nobody waits for its answer any more.
+
+    With an `aside` the function runs in a task of its own.
+    """
+    if aside is None:
+        return function(*args, **kwargs)
+    work = asyncio.create_task(aside(function, *args, **kwargs))
+    cancellation = None
+    while not work.done():
+        try:
+            await asyncio.wait((work,))
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is None:
+        return work.result()
+    if not work.cancelled():
+        work.exception()  # or asyncio would log that nobody asked for it
+    raise cancellation
 
 
 def _name(method: Callable[..., Any]) -> str:

@@ -213,6 +213,42 @@ class TestOneHolder:
         asyncio.run(main())
 
 
+class TestInterruptions:
+    def test_while_it_waits(self, cache: QuickCache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It holds nothing, and the error goes on."""
+
+        def interrupted(seconds: float) -> None:
+            raise KeyboardInterrupt
+
+        with cache.lock("l") as held:
+            monkeypatch.setattr("time.sleep", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                cache.lock("l").acquire()
+            assert held.owned()
+        assert not held.locked()
+
+    def test_while_it_is_taken(self, cache: QuickCache) -> None:
+        """Nobody would know of the lock, so it is given back."""
+        lock = cache.lock("l")
+        take = lock._locks.take
+
+        def interrupted(*arguments: Any) -> bool:
+            assert take(*arguments)
+            raise KeyboardInterrupt
+
+        lock._locks.take = interrupted  # type: ignore[method-assign]
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                lock.acquire()
+            with pytest.raises(KeyboardInterrupt):
+                asyncio.run(lock.aacquire())
+        finally:
+            del lock._locks.take
+        assert lock.token is None
+        assert lock.acquire(wait=0) is True
+        lock.release()
+
+
 class TestLeases:
     def test_the_lease_ends(self, cache: QuickCache, clock: ManualClock) -> None:
         """Then it is anybody's; the former holder learns of it when it asks, and disturbs nobody."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quickcache_core import QuickCache, QuickCacheConfig, StoreUnavailable
+from quickcache_core import LockNotOwned, QuickCache, QuickCacheConfig, StoreUnavailable
 from quickcache_core.store.redis.opening import redis_stores
 from quickcache_core.testing import ManualClock
 from tests.core.test_lock import (
@@ -108,6 +108,49 @@ class TestServers:
         for call in (lock.locked, lock.extend, lock.release, lambda: cache.lock("l").acquire(wait=0)):
             assert outcome(call) is StoreUnavailable
         assert outcome(lambda: asyncio.run(cache.lock("l").aacquire(wait=0))) is StoreUnavailable
+
+    def test_a_task_that_is_cancelled_while_the_server_is_asked(self, redis_url: str) -> None:
+        """Wherever that was: what it was about to get it doesn't have, and what it released is free."""
+        cache = QuickCache(QuickCacheConfig(location=redis_url))
+
+        async def cancelled(call: Coroutine[Any, Any, Any], steps: int) -> bool:
+            task = asyncio.create_task(call)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait((task,))
+            return task.cancelled()
+
+        async def main() -> None:
+            was_cancelled = [0, 0]
+            await cache.lock("connected").alocked()
+            for steps in range(1, 60):
+                lock = cache.lock(f"l{steps}", lease=3600.0)
+                if await cancelled(lock.aacquire(token="mine"), steps):
+                    was_cancelled[0] += 1
+                    assert not await lock.alocked()
+                    assert await lock.aacquire(token="mine", wait=0)
+                was_cancelled[1] += await cancelled(lock.arelease(token="mine"), steps)
+                assert not await lock.alocked()
+            assert min(was_cancelled) > 0
+
+        try:
+            asyncio.run(main())
+        finally:
+            redis_stores.forget()
+
+    def test_a_release_that_can_be_tried_again(self, server: RedisServer) -> None:
+        """The token is kept until the server has answered."""
+        cache = QuickCache(QuickCacheConfig(location=server.url))
+        lock = cache.lock("l", lease=3600.0)
+        lock.acquire()
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            lock.release()
+        server.start()
+        wait_until(lambda: outcome(lock.locked) is False)  # that server has lost it
+        assert outcome(lock.release) is LockNotOwned
+        assert lock.token is None
 
     def test_the_event_loop_goes_on(self, redis_url: str) -> None:
         """While a coroutine waits for the server, and while it waits for somebody else's lock."""
