@@ -205,8 +205,7 @@ class Reader:
         return self.value("eviction_policy")
 
     def value(self, field: str) -> Any:
-        """Of a field of the core, given or not; None for a secret that wasn't. For settings without problems.
-        """
+        """Of a field of the core, given or not; None for a secret that wasn't. For settings without problems."""
         return {**DEFAULTS, **self._fields}.get(field, FIELDS[field].default)
 
     def settings(self) -> Settings:
