@@ -80,8 +80,8 @@ class Store(ABC):
 
     @property
     def at_hand(self) -> Callable[[str], Any] | None:
-        """`at_hand(key)`: a get that asks no server: the value, or `ABSENT` where that can't be told, which is
-        not counted. None for a store that never asks one.
+        """`at_hand(key)`: a get that asks no server: the value, or `ABSENT` where that can't be told and
+        isn't counted. None for a store that never asks one.
         """
         return None
 
