@@ -205,7 +205,9 @@ class Reader:
         return self.value("eviction_policy")
 
     def value(self, field: str) -> Any:
-        """Of a field of the core, given or not; None for a secret that wasn't. For settings without problems."""
+        """Of a field of the core, given or not; None for a secret that wasn't given. Of settings without
+        problems.
+        """
         return {**DEFAULTS, **self._fields}.get(field, FIELDS[field].default)
 
     def settings(self) -> Settings:
