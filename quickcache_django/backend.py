@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from datetime import datetime, timedelta
+from functools import wraps
 from inspect import isawaitable
 from itertools import islice
 from math import ceil
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import (
@@ -25,7 +26,7 @@ from quickcache_core import QuickCache as Engine
 from quickcache_core.loading.adapted import adapted, unkept
 from quickcache_core.loading.context import Loader, is_asynchronous
 from quickcache_core.loading.options import LoadArguments
-from quickcache_core.twins import Aside, called, twin
+from quickcache_core.twins import Aside, Twin, called, twin
 from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, engines_in_use, read
 from quickcache_django.patterns import KeyPattern
 
@@ -44,6 +45,20 @@ _MARK = "\x1fkey\x1f"
 _SLICE = 256
 """Keys that are handled together where many are."""
 _WATCHED = _SHAPE_KEYS | {"default_timeout", "_max_entries"}
+
+
+def _twin_on_commit(method: Callable[Concatenate[QuickCache, P], R]) -> Twin[QuickCache, P, R]:
+    """As `twin`. With `on_commit` it goes to the thread in which the ORM runs: transactions belong to one."""
+    plain, name = twin(method), method.__name__
+
+    @wraps(plain)
+    async def run(self: QuickCache, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs.get("on_commit"):
+            in_orm_thread: R = await sync_to_async(getattr(self, name))(*args, **kwargs)
+            return in_orm_thread
+        return await plain(self, *args, **kwargs)
+
+    return run
 
 
 class QuickCache(BaseCache):
@@ -215,10 +230,18 @@ class QuickCache(BaseCache):
         sliding: bool | None = None,
         max_age: TTL | None = None,
         stale_ttl: TTL | None = None,
+        on_commit: bool | str = False,
     ) -> None:
-        """As Django's. `tags` are names that the entry can be invalidated by; for the others see
-        `QuickCacheConfig`, None for what OPTIONS say.
+        """As Django's. `tags` are names that the entry can be invalidated by; for `sliding`, `max_age` and
+        `stale_ttl` see `QuickCacheConfig`, None for what OPTIONS say.
+
+        With `on_commit` it happens when the transaction is committed, see `AfterCommit`: that of the default
+        database for True, or of the one named. The same keyword of other methods does the same.
         """
+        if on_commit:
+            life = _given(tags=tags, sliding=sliding, max_age=max_age, stale_ttl=stale_ttl)
+            self._later(on_commit, QuickCache.set, key, value, timeout, version, **life)
+            return
         head = self._head
         if version is None and head is not None and key.__class__ is str:
             full = head + key
@@ -262,14 +285,29 @@ class QuickCache(BaseCache):
             original = _original(error)
         raise original
 
-    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+    def touch(
+        self,
+        key: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        on_commit: bool | str = False,
+    ) -> bool:
+        """As Django's; with `on_commit` always False, since it can't be told yet."""
+        if on_commit:
+            self._later(on_commit, QuickCache.touch, key, timeout, version)
+            return False
         full = self._key(key, version)
         ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
         if ttl is NOT_KEPT:
             return self._cache.delete(full, missing_ok=True)
         return self._cache.touch(full, ttl, missing_ok=True)
 
-    def delete(self, key: Any, version: int | None = None) -> bool:
+    def delete(self, key: Any, version: int | None = None, *, on_commit: bool | str = False) -> bool:
+        """As Django's; with `on_commit` always False, since it can't be told yet."""
+        if on_commit:
+            self._later(on_commit, QuickCache.delete, key, version)
+            return False
         return self._cache.delete(self._key(key, version), missing_ok=True)
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
@@ -310,9 +348,18 @@ class QuickCache(BaseCache):
         data: Mapping[Any, Any],
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
-        **life: Any,
+        *,
+        tags: Iterable[str] = (),
+        sliding: bool | None = None,
+        max_age: TTL | None = None,
+        stale_ttl: TTL | None = None,
+        on_commit: bool | str = False,
     ) -> list[Any]:
         """As Django's, with the keywords of `set`."""
+        life = _given(tags=tags, sliding=sliding, max_age=max_age, stale_ttl=stale_ttl)
+        if on_commit:
+            self._later(on_commit, QuickCache.set_many, data, timeout, version, **life)
+            return []
         if not self._is_own("set"):
             for key, value in data.items():
                 self.set(key, value, timeout, version, **life)
@@ -323,8 +370,8 @@ class QuickCache(BaseCache):
             self._cache.delete_many(values)
             return []
         try:
-            if life:
-                life["tags"] = self._tags(life.get("tags", ()))
+            if tags:
+                life["tags"] = self._tags(tags)
             self._cache.set_many(values, ttl, **life)
             return []
         except SerializationError as error:
@@ -401,13 +448,21 @@ class QuickCache(BaseCache):
             )
         return False
 
-    def invalidate_tags(self, *tags: str) -> None:
+    def invalidate_tags(self, *tags: str, on_commit: bool | str = False) -> None:
         """Remove all entries that carry one of the tags, of any VERSION, in constant time per tag; of aliases
         that share the LOCATION, those with the same KEY_PREFIX.
         """
+        if on_commit:
+            self._later(on_commit, QuickCache.invalidate_tags, *tags)
+            return
         self._cache.invalidate_tags(*self._tags(tags))
 
-    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+    def delete_many(
+        self, keys: Iterable[Any], version: int | None = None, *, on_commit: bool | str = False
+    ) -> None:
+        if on_commit:
+            self._later(on_commit, QuickCache.delete_many, keys, version)
+            return
         if not self._is_own("delete"):
             super().delete_many(keys, version)
             return
@@ -533,6 +588,13 @@ class QuickCache(BaseCache):
 
         return AfterCommit(self, using)
 
+    def _later(self, on_commit: bool | str, write: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """What the keyword asks for. `write` is this very class's: a subclass's has been called."""
+        from quickcache_django.commit import when_committed
+
+        using = on_commit if isinstance(on_commit, str) else None
+        when_committed(lambda: write(self, *args, **kwargs), f"{type(self).__name__}.{write.__name__}", using)
+
     def clear(self) -> None:
         """Remove all entries of this `LOCATION`, those of other aliases, versions and prefixes included."""
         self._cache.clear()
@@ -587,17 +649,19 @@ class QuickCache(BaseCache):
         return await self._evaluating(self.set_many, data, timeout, version, **life)
 
     async def _evaluating(self, write: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs.get("on_commit"):
+            return await sync_to_async(write)(*args, **kwargs)
         try:
             return await called(self._cache.aside, write, *args, **kwargs)
         except SynchronousOnlyOperation:  # pickling a queryset evaluates it
             return await sync_to_async(write)(*args, **kwargs)
 
-    atouch = twin(touch)
-    adelete = twin(delete)
+    atouch = _twin_on_commit(touch)
+    adelete = _twin_on_commit(delete)
     ahas_key = twin(has_key)
     aincr = twin(incr)
     aget_many = twin(get_many)
-    adelete_many = twin(delete_many)
+    adelete_many = _twin_on_commit(delete_many)
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         return await called(self._cache.aside, self.decr, key, delta, version)
@@ -651,7 +715,7 @@ class QuickCache(BaseCache):
             original = _original(error)
         raise original
 
-    ainvalidate_tags = twin(invalidate_tags)
+    ainvalidate_tags = _twin_on_commit(invalidate_tags)
     attl = twin(ttl)
     apttl = twin(pttl)
     apersist = twin(persist)
@@ -706,6 +770,11 @@ class _Misconfigured:
 
     def __contains__(self, key: object) -> bool:
         self.fail()
+
+
+def _given(**life: Any) -> dict[str, Any]:
+    """What isn't left out: a subclass's `set` needn't know the rest."""
+    return {name: value for name, value in life.items() if value is not None and value != ()}
 
 
 def _some(keys: Iterator[str], count: int) -> list[str]:

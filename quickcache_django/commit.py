@@ -24,7 +24,12 @@ def _later(
     def run(self: AfterCommit, /, *args: P.args, **kwargs: P.kwargs) -> None:
         # Wrong arguments are the caller's, who isn't there any more when the transaction is committed.
         signature.bind(self.cache, *args, **kwargs)
-        self._when_committed(lambda: getattr(self.cache, name)(*args, **kwargs), name)
+        when_committed(
+            lambda: getattr(self.cache, name)(*args, **kwargs),
+            f"{type(self.cache).__name__}.{name}",
+            self._using,
+            robust=self._robust,
+        )
 
     functools.update_wrapper(run, method, ("__name__", "__doc__"), ())
     return run
@@ -39,6 +44,15 @@ def _alater(
 
     run.__name__ = f"a{method.__name__}"
     return run
+
+
+def when_committed(
+    call: Callable[[], object], name: str, using: str | None = None, *, robust: bool = False
+) -> None:
+    """Have it called when the transaction is committed, as `AfterCommit` does. `name`: for the log."""
+    call.__qualname__ = name  # which Django logs
+    waits = transaction.get_connection(using).in_atomic_block
+    transaction.on_commit(call, using, robust=waits or robust)
 
 
 class AfterCommit:
@@ -79,9 +93,3 @@ class AfterCommit:
     adelete_pattern = _alater(delete_pattern)
     ainvalidate_tags = _alater(invalidate_tags)
     aclear = _alater(clear)
-
-    def _when_committed(self, call: Callable[[], object], name: str) -> None:
-        # Django names it where it logs an error.
-        call.__qualname__ = f"{type(self.cache).__name__}.{name}"
-        waits = transaction.get_connection(self._using).in_atomic_block
-        transaction.on_commit(call, self._using, robust=waits or self._robust)

@@ -12,8 +12,10 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections, transaction
 from django.test import TestCase
+from django.utils.connection import ConnectionDoesNotExist
 
 from quickcache_django import QuickCache
+from tests.django.conftest import MakeCache
 
 
 @pytest.fixture
@@ -119,12 +121,113 @@ class TestTransactions:
         assert cache.get("k") == [1, 2]
 
 
+class TestKeyword:
+    """`on_commit` of the methods themselves."""
+
+    def test_a_commit(self, cache: QuickCache) -> None:
+        """As the handle: nothing before, all of it after, in the order of the calls."""
+        cache.set_many({"old": 1, "old2": 1, "tagged": 1}, tags=["t"])
+        with transaction.atomic():
+            cache.set("k", 1, 60, tags=["new"], on_commit=True)
+            assert cache.set_many({"a": 1, "b": 2}, tags=["new"], on_commit=True) == []
+            assert cache.delete("old", on_commit=True) is False
+            cache.delete_many(["old2", "b"], on_commit=True)
+            assert cache.touch("a", 500, on_commit=True) is False
+            cache.invalidate_tags("t", on_commit=True)
+            assert sorted(cache.keys("*")) == ["old", "old2", "tagged"]
+        assert sorted(cache.keys("*")) == ["a", "k"]
+        assert (cache.ttl("k"), cache.ttl("a")) == (60, 500)
+        cache.invalidate_tags("new")
+        assert cache.keys("*") == []
+
+    def test_a_rollback(self, cache: QuickCache) -> None:
+        with transaction.atomic():
+            cache.set("outer", 1, on_commit=True)
+            with transaction.atomic():
+                cache.set("inner", 1, on_commit=True)
+                transaction.set_rollback(True)
+        assert cache.keys("*") == ["outer"]
+
+    def test_another_database(self, cache: QuickCache, other: str) -> None:
+        """It is named in the place of True."""
+        with transaction.atomic(), transaction.atomic(using=other):
+            cache.set("default", 1, on_commit=True)
+            with transaction.atomic(using=other):
+                cache.set("other", 1, on_commit=other)
+        assert cache.get_many(["default", "other"]) == {"default": 1, "other": 1}
+        with transaction.atomic():
+            with transaction.atomic(using=other):
+                cache.delete("default", on_commit=True)
+                cache.delete("other", on_commit=other)
+                assert len(cache.keys("*")) == 2
+            assert cache.keys("*") == ["default"]
+
+    def test_outside_of_a_transaction(self, cache: QuickCache) -> None:
+        """At once; what can't be had then isn't told either."""
+        cache.set("k", 1, on_commit=True)
+        assert cache.get("k") == 1
+        assert cache.delete("k", on_commit=True) is False
+        assert cache.get("k") is None
+
+    def test_a_subclass(self, make_cache: MakeCache) -> None:
+        """What it does to a value is done once."""
+        cache = make_cache(BACKEND=f"{__name__}.Framing")
+        with transaction.atomic():
+            cache.set("k", "value", on_commit=True)
+            cache.on_commit().set("l", "value")
+        assert cache.get_many(["k", "l"]) == {"k": "<value>", "l": "<value>"}
+
+    def test_wrong_arguments(self, cache: QuickCache, caplog: pytest.LogCaptureFixture) -> None:
+        """Raise at once; what only the commit finds is logged under its name."""
+        wrong: Any = cache
+        with transaction.atomic(), pytest.raises(TypeError):
+            wrong.set_many({"k": 1}, tag=["t"], on_commit=True)
+        with transaction.atomic(), pytest.raises(TypeError):
+            wrong.add("k", 1, on_commit=True)
+        with transaction.atomic(), pytest.raises(ConnectionDoesNotExist):
+            cache.set("k", 1, on_commit="nowhere")
+        with caplog.at_level(logging.ERROR), transaction.atomic():
+            cache.set("k", (number for number in ()), on_commit=True)
+        assert "QuickCache.set in on_commit()" in caplog.text
+
+    def test_coroutines(self, cache: QuickCache) -> None:
+        """The transaction is that of the thread in which the ORM runs."""
+
+        async def main() -> None:
+            await cache.aset_many({"old": 1, "old2": 1, "tagged": 1}, tags=["t"])
+            block = transaction.atomic()
+            await sync_to_async(block.__enter__)()
+            await cache.aset("k", 1, 60, tags=["new"], on_commit=True)
+            assert await cache.aset_many({"a": 1, "b": 2}, on_commit=True) == []
+            assert await cache.adelete("old", on_commit=True) is False
+            await cache.adelete_many(["old2", "b"], on_commit=True)
+            assert await cache.atouch("a", 500, on_commit=True) is False
+            await cache.ainvalidate_tags("t", on_commit=True)
+            assert sorted(await cache.akeys("*")) == ["old", "old2", "tagged"]
+            await sync_to_async(block.__exit__)(None, None, None)
+            assert sorted(await cache.akeys("*")) == ["a", "k"]
+
+        async_to_sync(main)()
+
+
+class Framing(QuickCache):
+    """Puts something around each value."""
+
+    def set(self, key: Any, value: Any, *args: Any, **kwargs: Any) -> None:
+        super().set(key, f"<{value}>", *args, **kwargs)
+
+
 class TestErrors:
     def test_wrong_arguments(self, cache: QuickCache) -> None:
         """They are the caller's, not the commit's."""
         later: Any = cache.on_commit()
         with transaction.atomic():
-            for call in (lambda: later.set("k"), lambda: later.delete(), lambda: later.touch("k", 1, 1, 1)):
+            for call in (
+                lambda: later.set("k"),
+                lambda: later.set_many({"k": 1}, tag=["t"]),
+                lambda: later.delete(),
+                lambda: later.touch("k", 1, 1, 1),
+            ):
                 with pytest.raises(TypeError):
                     call()
 
