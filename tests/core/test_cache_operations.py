@@ -733,12 +733,12 @@ TWINS = (
     *("get_many", "set_many", "delete_many", "keys", "size", "valid_size", "clear", "cleanup", "resize"),
     *("save_to_disk", "load_from_disk", "backup", "restore"),
     *("get_metrics_snapshot", "reset_metrics", "save_metrics_to_disk", "stop", "close", "publish"),
-    *("get_or_set", "refresh", "invalidate_tags", "warm"),
+    *("get_or_set", "refresh", "invalidate_tags", "warm", "delete_prefix"),
 )
 WITHOUT = frozenset(
     {
         *("subscribe", "disabled", "metrics", "namespace", "limits", "apply"),
-        *("cached", "with_source", "keep_fresh", "prefetcher"),
+        *("cached", "with_source", "keep_fresh", "prefetcher", "lock", "tag_slots", "shares_store_with"),
     }
 )
 """These don't wait, and what they make is for coroutines as well."""
