@@ -26,6 +26,8 @@ class Reply:
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    again: Mapping[str, str] = field(default_factory=dict)
+    """Headers that are there already, a second time."""
     body: str | None = "{n}"
     """`{n}`: the number of the call; `{method}`, `{user}`, `{language}`: the request's. None: the framework's
     own, which isn't looked at."""
@@ -790,6 +792,25 @@ ONE_FRAMEWORK = [
     Case(
         "languages, without the option",
         [Ask(1, language="de"), Ask(1, language="en")],
+        framework="flask",
+        reason="see above",
+    ),
+    Case(
+        "Vary twice",
+        [
+            Ask(1, headers={"X-A": "1", "X-B": "1"}),
+            Ask(2, headers={"X-A": "2", "X-B": "1"}),
+            Ask(3, headers={"X-A": "2", "X-B": "2"}),
+            Ask(1, headers={"X-A": "1", "X-B": "1"}),
+        ],
+        [Reply(headers={"Vary": "X-A"}, again={"Vary": "X-B"})],
+        framework="flask",
+        reason="a response of Django has each header once",
+    ),
+    Case(
+        "Cache-Control twice",
+        [Ask(1, "BYPASS"), Ask(2, "BYPASS")],
+        [Reply(headers={"Cache-Control": "no-store"}, again={"Cache-Control": "max-age=60"})],
         framework="flask",
         reason="see above",
     ),

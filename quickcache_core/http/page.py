@@ -100,7 +100,7 @@ def page_of(
     """
     if snapshot.status not in rules.statuses:
         return None
-    fields = {name.lower(): value for name, value in snapshot.headers}
+    fields = _fields(snapshot.headers)
     control = directives(fields.get("cache-control", ""))
     if "set-cookie" in fields or not _may_be_kept(control, rules):
         return None
@@ -144,6 +144,15 @@ def page_of(
     )
     page: Page = (*fixed, tuple(headers)) if pickled else [*fixed, *chain.from_iterable(headers)]
     return Kept(page, lives, varies_on)
+
+
+def _fields(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """By name in lower case. One that is there several times means the list of its values (RFC 9110, 5.2)."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        name = name.lower()
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
 
 
 def _may_be_kept(control: Mapping[str, str], rules: Rules) -> bool:

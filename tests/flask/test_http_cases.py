@@ -78,6 +78,8 @@ class FlaskSite:
         response = Response(iter([text]) if reply.stream else text, reply.status)
         for name, value in reply.headers.items():
             response.headers[name] = value
+        for name, value in reply.again.items():
+            response.headers.add(name, value)
         if reply.cookie:
             response.set_cookie("seen", "yes")
         return response
