@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy
-from datetime import datetime, timedelta
 from functools import wraps
 from inspect import isawaitable
-from itertools import islice
-from math import ceil
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from asgiref.sync import sync_to_async
@@ -21,14 +18,14 @@ from django.core.cache.backends.base import (
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.core.signals import request_finished
 
-from quickcache_core import NEVER, TTL, CacheMiss, Lock, SerializationError
+from quickcache_core import TTL, CacheMiss, SerializationError
 from quickcache_core import QuickCache as Engine
 from quickcache_core.loading.adapted import adapted, unkept
 from quickcache_core.loading.context import Loader, is_asynchronous
 from quickcache_core.loading.options import LoadArguments
 from quickcache_core.twins import Aside, Twin, called, twin
+from quickcache_django import like_django_redis
 from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, engines_in_use, read
-from quickcache_django.patterns import KeyPattern
 
 if TYPE_CHECKING:
     from quickcache_django.commit import AfterCommit
@@ -42,8 +39,6 @@ _AFTER_PREFIX = "\x1f"
 """Between a KEY_PREFIX and a tag: a character that neither has."""
 _MARK = "\x1fkey\x1f"
 """Stands for a key, to see what is put before it."""
-_SLICE = 256
-"""Keys that are handled together where many are."""
 _WATCHED = _SHAPE_KEYS | {"default_timeout", "_max_entries"}
 
 
@@ -202,6 +197,18 @@ class QuickCache(BaseCache):
     def stored_prefix(self, prefix: str | None) -> str:
         """How the stored keys begin of those keys that begin with `prefix`; all of the store for None."""
         return "" if prefix is None else f"{self._head or ''}{prefix}"
+
+    def _before_keys(self, version: int | None) -> str:
+        """What stands before each key in the engine."""
+        if version is None and self._head is not None:
+            return self._head
+        marked: str = self.make_key(_MARK, version)
+        if not marked.endswith(_MARK):
+            raise ImproperlyConfigured(
+                "KEY_FUNCTION doesn't leave keys as they are at the end of what it makes, so they can't be "
+                "told from it; find entries by tags instead"
+            )
+        return marked.removesuffix(_MARK)
 
     # Operations. `get`, `set` and `incr` make the key as `_key` does: to call that costs a sixth of a hit.
 
@@ -470,114 +477,17 @@ class QuickCache(BaseCache):
 
     # What django-redis has beyond Django, under its names
 
-    def ttl(self, key: Any, version: int | None = None) -> int | None:
-        """Seconds left, rounded, but at least 1 while it is there; None for an entry without an end, 0 for
-        none.
-        """
-        left = self._left(key, version)
-        return left if left is None else max(int(left + 0.5), int(left > 0))
-
-    def pttl(self, key: Any, version: int | None = None) -> int | None:
-        """As `ttl`, in milliseconds."""
-        left = self._left(key, version)
-        return left if left is None else ceil(left * 1000)
-
-    def _left(self, key: Any, version: int | None) -> float | None:
-        try:
-            return self._cache.ttl(self._key(key, version))
-        except CacheMiss:
-            return 0.0
-
-    def persist(self, key: Any, version: int | None = None) -> bool:
-        """Let an entry have no end. False if it has none, or isn't there."""
-        left = self._left(key, version)
-        return bool(left) and self.touch(key, None, version)
-
-    def expire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """As `touch`, also with a timedelta: whether it was there. With a timeout of 0 or less it leaves."""
-        return self.touch(
-            key, timeout.total_seconds() if isinstance(timeout, timedelta) else timeout, version
-        )
-
-    def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """As `expire`, in milliseconds."""
-        return self.expire(key, timeout / 1000 if isinstance(timeout, int | float) else timeout, version)
-
-    def expire_at(self, key: Any, when: Any, version: int | None = None) -> bool:
-        """As `expire`, with the end as a datetime or in seconds since 1970. The time until then is measured
-        once, now.
-        """
-        end = when.timestamp() if isinstance(when, datetime) else when
-        return self.touch(key, end - self.engine.config.clock.wall(), version)
-
-    def pexpire_at(self, key: Any, when: Any, version: int | None = None) -> bool:
-        """As `expire_at`, in milliseconds since 1970."""
-        return self.expire_at(key, when if isinstance(when, datetime) else when / 1000, version)
-
-    def lock(
-        self,
-        key: Any,
-        version: int | None = None,
-        timeout: Any = None,
-        sleep: float = 0.1,
-        blocking: bool = True,
-        blocking_timeout: Any = None,
-    ) -> Lock:
-        """A lock among all who use the `LOCATION`; see `quickcache_core.Lock`.
-
-        `timeout`: seconds after which it ends by itself; None for never. `blocking_timeout`: how long a block
-        waits for others before it raises `LockTimeout`; None for ever. It looks again as often as it sees
-        fit, whatever `sleep` says.
-        """
-        return self.engine.lock(
-            self._key(key, version),
-            lease=NEVER if timeout is None else timeout,
-            wait=blocking_timeout if blocking else 0,
-        )
-
-    def iter_keys(
-        self, search: str, itersize: int | None = None, version: int | None = None
-    ) -> Iterator[str]:
-        """The keys of live entries that match a pattern, see `patterns.KeyPattern`, one after the other.
-
-        Looks at all entries of the `LOCATION`, or in scope `shared` at those that begin as the pattern does.
-        Those that come or go meanwhile may or may not be among them. `itersize` makes no difference. Raises
-        `ImproperlyConfigured` if KEY_FUNCTION changes keys so that they can't be told any more.
-        """
-        pattern = KeyPattern(search)
-        head = self._before_keys(version)
-        keys = self._cache.keys(head + pattern.beginning)
-        return (key for full in keys if pattern.matches(key := full[len(head) :]))
-
-    def keys(self, search: str, version: int | None = None) -> list[str]:
-        """As `iter_keys`, all at once."""
-        return list(self.iter_keys(search, version=version))
-
-    def delete_pattern(self, pattern: str, version: int | None = None, itersize: int | None = None) -> int:
-        """Remove all entries whose keys match, so many at a time, and return their number; see `iter_keys`.
-
-        Tags and namespaces take constant time.
-        """
-        keys = self.iter_keys(pattern, version=version)
-        count = 0
-        while batch := list(islice(keys, itersize or _SLICE)):
-            if self._is_own("delete"):
-                count += self._cache.delete_many(self._keys(batch, version))
-            else:
-                count += sum(self.delete(key, version) for key in batch)
-        return count
-
-    def _before_keys(self, version: int | None) -> str:
-        """What stands before each key in the engine."""
-        if version is None and self._head is not None:
-            return self._head
-        marked: str = self.make_key(_MARK, version)
-        if not marked.endswith(_MARK):
-            raise ImproperlyConfigured(
-                "KEY_FUNCTION doesn't leave keys as they are at the end of what it makes, so they can't be "
-                "told from it; find entries by tags instead"
-            )
-        return marked.removesuffix(_MARK)
+    ttl = like_django_redis.ttl
+    pttl = like_django_redis.pttl
+    persist = like_django_redis.persist
+    expire = like_django_redis.expire
+    pexpire = like_django_redis.pexpire
+    expire_at = like_django_redis.expire_at
+    pexpire_at = like_django_redis.pexpire_at
+    lock = like_django_redis.lock
+    keys = like_django_redis.keys
+    iter_keys = like_django_redis.iter_keys
+    delete_pattern = like_django_redis.delete_pattern
 
     def on_commit(self, using: str | None = None) -> AfterCommit:
         """The same cache, for what is to happen when the transaction is committed: see
@@ -724,15 +634,8 @@ class QuickCache(BaseCache):
     aexpire_at = twin(expire_at)
     apexpire_at = twin(pexpire_at)
     akeys = twin(keys)
+    aiter_keys = like_django_redis.aiter_keys
     adelete_pattern = twin(delete_pattern)
-
-    async def aiter_keys(
-        self, search: str, itersize: int | None = None, version: int | None = None
-    ) -> AsyncIterator[str]:
-        keys = self.iter_keys(search, itersize, version)
-        while batch := await called(self.aside, _some, keys, itersize or _SLICE):
-            for key in batch:
-                yield key
 
     aclear = twin(clear)
 
@@ -775,10 +678,6 @@ class _Misconfigured:
 def _given(**life: Any) -> dict[str, Any]:
     """What isn't left out: a subclass's `set` needn't know the rest."""
     return {name: value for name, value in life.items() if value is not None and value != ()}
-
-
-def _some(keys: Iterator[str], count: int) -> list[str]:
-    return list(islice(keys, count))
 
 
 async def _called(default: Any) -> Any:
