@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import pytest
 import redis
 
-from quickcache_core import StoreUnavailable
+from quickcache_core import QuickCache, QuickCacheConfig, StoreUnavailable
 from quickcache_core.store.redis import bridge
 from quickcache_core.store.redis.address import Server, read_address
 from quickcache_core.store.redis.client import Client, Script
-from quickcache_core.store.redis.route import slot_of
+from quickcache_core.store.redis.opening import redis_stores
+from quickcache_core.store.redis.route import candidates, slot_of
 from tests.redis.servers import RedisCluster, RedisServer, Sentinels, wait_until
 from tests.redis.tls import TlsFront
 
@@ -38,6 +40,17 @@ def directly(function: Callable[..., object], *arguments: object) -> object:
 either_way = pytest.mark.parametrize("run", [directly, run_in_a_loop])
 
 
+class Meddled(Server):
+    """While it is compared, something else happens."""
+
+    meanwhile: ClassVar[list[Callable[[], object]]] = []
+
+    def __ne__(self, other: object) -> bool:
+        if self.meanwhile:
+            self.meanwhile.pop()()
+        return super().__ne__(other)
+
+
 class TestCandidates:
     @pytest.fixture
     def pair(self) -> Iterator[tuple[RedisServer, RedisServer]]:
@@ -54,6 +67,17 @@ class TestCandidates:
         client = Client(read_address(f"{replica.url},{primary.url}"))
         assert run(client.call, "SET", "a", 1) == b"OK"
         assert [one.server.port for one in client.primaries()] == [primary.port]
+
+    def test_two_threads_look(self, pair: tuple[RedisServer, RedisServer]) -> None:
+        """While one of them remembers which it was, the other one sees all candidates as well."""
+        replica, primary = pair
+        places = Client(read_address(primary.url))._here().places
+        find = candidates([Meddled("127.0.0.1", server.port) for server in (replica, primary)], places)
+        found = [find()]
+        Meddled.meanwhile.append(lambda: found.append(find()))
+        found.append(find())
+        assert [one.port for one in found] == [primary.port] * 3
+        places.close()
 
     def test_replica_that_takes_over(self, pair: tuple[RedisServer, RedisServer]) -> None:
         """It is found, and the epoch is another one."""
@@ -209,6 +233,14 @@ class TestCluster:
             new.execute_command("CLUSTER", "SETSLOT", slot, "NODE", identities[1])
             old.execute_command("CLUSTER", "SETSLOT", slot, "NODE", identities[1])
         assert client.call("GET", "a") == b"1"
+
+    def test_load_that_began_in_an_outage(self, redis_cluster: RedisCluster) -> None:
+        """It is told of the end of the outage like any other: its value is not stored."""
+        cache = QuickCache(QuickCacheConfig(location=redis_cluster.url))
+        store: Any = cache._store
+        token = store._loads.begin_without_server("key")
+        assert store.is_overtaken("key", token)
+        redis_stores.forget()
 
     def test_server_that_hangs(self) -> None:
         """The keys of the others go on being used at full speed."""

@@ -96,7 +96,8 @@ def candidates(servers: Sequence[Server], places: Places) -> Callable[[], Server
             except BROKEN as error:
                 reasons.append(f"{server}: {error}")
             else:
-                known.sort(key=lambda one: one != server)
+                # At once: another thread may look at the list, which is empty while it is sorted in place.
+                known[:] = sorted(known, key=lambda one: one != server)
                 return server
         raise NoPrimary("none of the servers takes writes: " + "; ".join(reasons))
 
@@ -117,7 +118,7 @@ def sentinels(address: Address, wiring: Wiring) -> Callable[[], Server]:
                 reasons.append(f"{sentinel}: {error}")
                 continue
             if isinstance(reply, list):
-                known.sort(key=lambda one: one != sentinel)
+                known[:] = sorted(known, key=lambda one: one != sentinel)
                 return Server(_text(reply[0]), int(reply[1]))
             reasons.append(f"{sentinel}: {reply or 'it knows no service of that name'}")
         raise NoPrimary(f"no Sentinel names a primary of {address.service!r}: " + "; ".join(reasons))
@@ -217,7 +218,7 @@ class Cluster:
 
 def slot_of(command: Command) -> int:
     """The slot of the key of a command; 0 for a command without a key."""
-    name = command[0]
+    name = command[0] if isinstance(command[0], str) else command[0].decode()
     if name in _WITHOUT_KEY:
         return 0
     key = command[3 if name in _KEY_IS_THIRD else 1]
