@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import threading
 import time
@@ -159,7 +160,18 @@ class Locks:
 
 
 class _Held(threading.local):
-    token: str | None = None
+    """What a thread took; a child after a fork, which goes on in a copy of the thread, took nothing."""
+
+    _token: str | None = None
+    _pid = 0
+
+    @property
+    def token(self) -> str | None:
+        return self._token if self._pid == os.getpid() else None
+
+    @token.setter
+    def token(self, token: str | None) -> None:
+        self._token, self._pid = token, os.getpid()
 
 
 class Lock:

@@ -632,6 +632,18 @@ class TestProcesses:
             finally:
                 end(other)
 
+    # As above.
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+    def test_a_child_that_leaves_the_block(self, directory: Path) -> None:
+        """The lock is its parent's: the child doesn't have it, and can't release it."""
+        with self.cache(directory).lock("l") as lock:
+            child = os.fork()
+            if child == 0:
+                is_its = lock.token is not None or lock.owned() or outcome(lock.release) is not LockNotOwned
+                os._exit(is_its)
+            assert os.waitpid(child, 0)[1] == 0
+            assert lock.owned()
+
     def test_files_that_cannot_be_used(self, directory: Path) -> None:
         """No lock is better than one that everybody gets: `StoreUnavailable`, whatever `fail` says."""
         cache = self.cache(directory)
