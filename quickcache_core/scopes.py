@@ -68,7 +68,7 @@ def make_store(config: QuickCacheConfig, serializer: BaseSerializer) -> Made:
     location = read_location(config.location)
     if location.scope == "shared":
         shared = _shared_store(config, location.name, serializer)
-        locks = partial(_locks_in_files, config, location.name)
+        locks = partial(_locks_in_files, config, shared.table.connection.path)
         return Made(shared, shared.freeze, shared.table.publisher, True, _nothing, locks)
     if location.address is not None:
         return _made_on_server(config, location.address, serializer)
@@ -226,7 +226,8 @@ def _shared_store(config: QuickCacheConfig, path: str, serializer: BaseSerialize
 _file_locks: Final[WeakKeyDictionary[SharedStore, Locks]] = WeakKeyDictionary()
 
 
-def _locks_in_files(config: QuickCacheConfig, path: str) -> Locks:
+def _locks_in_files(config: QuickCacheConfig, path: Path) -> Locks:
+    """`path`: without symbolic links, which to look for takes almost as long as to take a lock."""
     from quickcache_core.serializer import JsonSerializer
     from quickcache_core.store.codec import Codec
     from quickcache_core.store.shared.directory import LOCKS
@@ -235,12 +236,12 @@ def _locks_in_files(config: QuickCacheConfig, path: str) -> Locks:
 
     def make() -> SharedStore:
         watch_over = partial(_watch_over, float(config.cleanup_interval))
-        table = shared_stores.table(str(Path(path) / LOCKS), LOCK_BYTES, config.clock, watch_over)
+        table = shared_stores.table(str(path / LOCKS), LOCK_BYTES, config.clock, watch_over)
         codec = Codec(JsonSerializer(), "auto", (), lambda: None, False)
         # No near store, whose entries others would have to be told of; and no answers of an empty store.
         return SharedStore(table, codec, config.clock, 0, degrade=False)
 
-    store = shared_stores.store((LOCKS, str(Path(path).resolve())), make)
+    store = shared_stores.store((LOCKS, path), make)
     known = _file_locks.get(store)
     return _file_locks.setdefault(store, Locks(store, signs=store)) if known is None else known
 

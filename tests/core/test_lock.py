@@ -632,6 +632,12 @@ class TestProcesses:
             finally:
                 end(other)
 
+    def test_another_way_to_the_directory(self, directory: Path, tmp_path: Path) -> None:
+        """By a symbolic link one comes to the same locks."""
+        (tmp_path / "link").symlink_to(directory.parent)
+        with self.cache(directory).lock("l"):
+            assert self.cache(tmp_path / "link" / directory.name).lock("l").locked()
+
     # As above.
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
     def test_a_child_that_leaves_the_block(self, directory: Path) -> None:
