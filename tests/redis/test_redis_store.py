@@ -83,6 +83,22 @@ def test_one_round_trip_without_near_store(redis_url: str, raw: redis.Redis) -> 
     assert "client|tracking" not in raw.info("commandstats")
 
 
+def test_many_entries_with_tags_of_their_own(redis_url: str, raw: redis.Redis) -> None:
+    """Their tags are asked for in one round trip, and what was invalidated in one more."""
+    cache = make(redis_url, near_size=0)
+    for number in range(200):
+        cache.set(f"k{number}", number, tags=[f"t{number}"])
+    cache.invalidate_tags(*(f"t{number}" for number in range(100)))
+    # One for each round trip of anybody.
+    before = raw.info("stats")["total_reads_processed"]
+    found = cache.get_many([f"k{number}" for number in range(200)])
+    assert raw.info("stats")["total_reads_processed"] - before < 50
+    # Tags may share a slot.
+    assert 90 <= len(found) <= 100
+    assert all(found[f"k{number}"] == number for number in range(100, 200) if f"k{number}" in found)
+    assert min(int(key[1:]) for key in found) >= 100
+
+
 @pytest.mark.parametrize("settings", [{"serializer": "pickle", "secret": SECRET}, {"serializer": "json"}])
 def test_memory_of_a_key(redis_url: str, raw: redis.Redis, settings: dict[str, Any]) -> None:
     """Little more than a plain key with the same value: for a mark of the write, a deadline, a signature."""

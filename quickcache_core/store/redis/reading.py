@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from quickcache_core.entry import FOREVER
@@ -249,8 +249,8 @@ class Reading:
         reads = self._table.read_many(tails)
         self._attend()
         return [
-            self._keep(key, tail, self._with_tags(tail, read), young)
-            for key, tail, read in zip(keys, tails, reads, strict=True)
+            self._keep(key, tail, read, young)
+            for key, tail, read in zip(keys, tails, self._all_with_tags(tails, reads), strict=True)
         ]
 
     def _read_sure(self, tail: bytes) -> Read:
@@ -265,10 +265,8 @@ class Reading:
                 return read
             at_hand = known.tags_at_hand(extras.tags)
             if at_hand is not None:
-                is_valid = all(number <= extras.label for number in at_hand.values())
-                return read if is_valid else read._replace(found=None)
-            numbers = known.tags(extras.tags).values()
-            if all(number is not None and number <= extras.label for number in numbers):
+                return read if _is_valid(read, at_hand) else read._replace(found=None)
+            if _is_valid(read, known.tags(extras.tags)):
                 return read
             # That is so now. The record may have been replaced before.
             again = self._table.read(tail)
@@ -276,6 +274,25 @@ class Reading:
                 return again._replace(found=None)
             read = again
         return read
+
+    def _all_with_tags(self, tails: Sequence[bytes], reads: list[Read]) -> list[Read]:
+        """`_with_tags` of each, in as many round trips as if it were one."""
+        known = self._table.known
+        tags = {tag for read in reads for tag in _tags_of(read)}
+        if not tags:
+            return reads
+        at_hand = known.tags_at_hand(tags)
+        numbers = known.tags(tags) if at_hand is None else at_hand
+        sure = [read if _is_valid(read, numbers) else read._replace(found=None) for read in reads]
+        if at_hand is None:
+            doubtful = [number for number, read in enumerate(reads) if sure[number] is not read]
+            found = self._table.read_many([tails[number] for number in doubtful]) if doubtful else []
+            for number, again in zip(doubtful, found, strict=True):
+                is_same = _nonce_of(again) in (None, _nonce_of(reads[number]))
+                sure[number] = (
+                    again._replace(found=None) if is_same else self._with_tags(tails[number], again)
+                )
+        return sure
 
     def _keep(self, key: str, tail: bytes, read: Read, young: dict[str, NearEntry]) -> NearEntry:
         near = self.near
@@ -331,3 +348,20 @@ class Reading:
     def _shift(self) -> float:
         """What the server's clock is ahead of that of this process."""
         return self._table.client.now() - self._now()
+
+
+def _tags_of(read: Read) -> tuple[int, ...]:
+    extras = None if read.found is None else read.found.extras
+    return () if extras is None else extras.tags
+
+
+def _is_valid(read: Read, numbers: Mapping[int, int | None]) -> bool:
+    """Whether none of its tags was invalidated since; of an entry that is there."""
+    extras = None if read.found is None else read.found.extras
+    return extras is None or all(
+        (number := numbers[tag]) is not None and number <= extras.label for tag in extras.tags
+    )
+
+
+def _nonce_of(read: Read) -> bytes | None:
+    return None if read.found is None else read.found.nonce
