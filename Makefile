@@ -40,6 +40,9 @@ format: $(INSTALLED)-dev ## format the code, mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(INSTALLED)-dev ## write the table of docs/settings.md anew, from the code
+	@$(BIN)/python tests/docs/settings_table.py --write
+
 conformance: $(INSTALLED)-dev ## Django's and Flask-Caching's own cache tests, with QuickCache as the backend
 	$(BIN)/python tests/conformance/run.py $(CONFORMANCE_ARGS)
 

@@ -70,11 +70,12 @@ class QuickCacheConfig:
     """
 
     max_size: int = 1000
-    """Entries, at least 1."""
+    """Most entries, at least 1. In scope `redis` the server bounds itself."""
     max_bytes: int | str | None = None
-    """An integer, text such as "256MB", or "10%" of the memory that this process may use. In scope `memory`
-    the estimated size of keys and values, at least "1kB"; None: nothing is weighed, and `max_size` alone
-    counts. In scope `shared` the room that the store takes on the disk, at least "1MB"; None: "128MB".
+    """Most bytes: an integer, text such as "256MB", or "10%" of the memory that this process may use. In
+    scope `memory` the estimated size of keys and values, at least "1kB"; None: nothing is weighed, and
+    `max_size` alone counts. In scope `shared` the room that the store takes on the disk, at least "1MB";
+    None: "128MB". Not in scope `redis`, whose server has a `maxmemory`.
     """
     oversized: Literal["raise", "skip"] = "raise"
     """What becomes of a value that is larger than the store can take. `raise`: `ValueTooLarge`. `skip`: it is
@@ -90,7 +91,9 @@ class QuickCacheConfig:
     `raise`: `StoreUnavailable`.
     """
     default_ttl: TTL | None = 500
-    """Seconds or timedelta, above 0; None or `NEVER`: entries have no end unless a call gives them one."""
+    """How long entries live whose call says nothing else: seconds or timedelta, above 0. None or `NEVER`:
+    they have no end.
+    """
     sliding: bool = False
     """Whether each read lets the TTL of an entry begin anew."""
     max_age: TTL | None = None
@@ -118,8 +121,8 @@ class QuickCacheConfig:
     skip_none: bool = False
     """Whether a loader's None is handed out without being stored."""
     single_flight: bool = True
-    """Whether callers who miss one key together wait for one load, over threads, tasks and, in scope
-    `shared`, processes.
+    """Whether callers who miss one key together wait for one load, over threads, tasks and, in scopes
+    `shared` and `redis`, processes.
     """
     lease: float = 30.0
     """Seconds that a caller waits for somebody else's load before it loads by itself."""
@@ -162,7 +165,9 @@ class QuickCacheConfig:
     immutable_types: tuple[type, ...] = ()
     """Further types whose instances `isolation="auto"` may hand out uncopied."""
     cull_fraction: float | None = None
-    """When the cache is full: None evicts one entry, a share above 0 and up to 1 that many at once."""
+    """What leaves when the cache is full: with None one entry at a time, with a share above 0 and up to 1
+    that many at once.
+    """
     storage_dir: str | os.PathLike[str] | None = None
     """Directory of snapshots. None: `quickcache` in the user's cache directory. Relative ones count from the
     working directory of the moment when the configuration is made.
@@ -186,7 +191,9 @@ class QuickCacheConfig:
     cache_metrics_timestamps: bool = False
     """As `cache_timestamps`, for metrics files."""
     secret: Secret | Callable[[], Secret] = field(default=None, repr=False)
-    """Signs snapshots; at least 16 bytes. A function is asked whenever the secret is needed."""
+    """Signs snapshots and, in scopes `shared` and `redis`, pickled values; at least 16 bytes. A function is
+    asked whenever the secret is needed.
+    """
     secret_fallbacks: Sequence[str | bytes] | Callable[[], Sequence[str | bytes]] = field(
         default=(), repr=False
     )
@@ -194,16 +201,18 @@ class QuickCacheConfig:
     allow_unsigned_pickle: bool = False
     """Whether pickles may be written and read without a secret.
 
-    Whoever can write such a file can run code in this process.
+    Whoever can write such a file, or to the server, can run code in this process.
     """
     compression: Literal["zlib", "zstd"] | None = None
-    """Of snapshots."""
+    """How snapshots are compressed; None: not at all."""
     enabled: bool = True
     """False: every read is a miss and nothing is stored. The environment variable `QUICKCACHE_DISABLED=1`
     does the same for all caches.
     """
     clock: Clock = field(default=SYSTEM_CLOCK, repr=False)
-    """Where time comes from; see `quickcache_core.testing.ManualClock`."""
+    """Where time comes from: an object with `monotonic()` and `wall()`, both in seconds; for tests,
+    `quickcache_core.testing.ManualClock`.
+    """
 
     def __post_init__(self) -> None:
         checks.integer("max_size", self.max_size, 1, sys.maxsize)
