@@ -25,7 +25,14 @@ from quickcache_core.location import check_directory, exposed_by, read_location,
 from quickcache_core.scopes import DEFAULT_BYTES
 from quickcache_core.sizes import bytes_of, in_words
 from quickcache_django.backend import QuickCache
-from quickcache_django.conf import TWO_POLICIES, WRONG_DIRECTORY, Reader, SettingError, store_location
+from quickcache_django.conf import (
+    TWO_POLICIES,
+    TWO_SIZES,
+    WRONG_DIRECTORY,
+    Reader,
+    SettingError,
+    store_location,
+)
 
 SESSIONS: Final = "quickcache.W001"
 THROTTLES: Final = "quickcache.W002"
@@ -43,10 +50,13 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     or can't be had, of those without errors.
     """
     found: list[CheckMessage] = []
-    policies: dict[str, tuple[str, object]] = {}
+    first: dict[str, tuple[str, Reader]] = {}
     for alias, reader, errors in _read():
         if not errors:
-            errors += [*_policy_conflict(alias, reader, policies), *_directory(reader)]
+            errors += [
+                *_conflicts(reader, *first.setdefault(store_location(reader.location), (alias, reader))),
+                *_directory(reader),
+            ]
         found += [_message(alias, error) for error in errors]
         if not errors:
             found += [*_exposed(alias, reader), *_unsigned(alias, reader), *_too_large(alias, reader)]
@@ -91,16 +101,29 @@ def _read() -> Iterator[tuple[str, Reader, list[SettingError]]]:
 # Errors
 
 
-def _policy_conflict(
-    alias: str, reader: Reader, policies: dict[str, tuple[str, object]]
-) -> Iterator[SettingError]:
-    policy = reader.policy()
-    first, other = policies.setdefault(store_location(reader.location), (alias, policy))
-    if other != policy:
+def _conflicts(reader: Reader, first: str, other: Reader) -> Iterator[SettingError]:
+    """What an alias has to have in common with the `first` one of its LOCATION."""
+
+    def conflict(check_id: str, setting: str, value: object, theirs: str, what: str) -> SettingError:
         remedy = (
-            f"alias {first!r} has the same LOCATION and {other!r}; give both one policy, or each a LOCATION"
+            f"alias {first!r} has the same LOCATION and {theirs}; give both one {what}, or each a LOCATION"
         )
-        yield SettingError(TWO_POLICIES, "EVICTION_POLICY", policy, remedy)
+        return SettingError(check_id, setting, value, remedy)
+
+    if reader.policy() != other.policy():
+        yield conflict(TWO_POLICIES, "EVICTION_POLICY", reader.policy(), repr(other.policy()), "policy")
+    if _size(reader) != _size(other):
+        amount, theirs = reader.value("max_bytes"), other.value("max_bytes")
+        has = "no MAX_BYTES" if theirs is None else repr(theirs)
+        yield conflict(TWO_SIZES, "MAX_BYTES", amount, has, "size")
+
+
+def _size(reader: Reader) -> object:
+    """What all who share a store agree about: in scope `shared` the size, in memory whether there is one."""
+    amount, scope = reader.value("max_bytes"), read_location(store_location(reader.location)).scope
+    if scope == "shared":
+        return DEFAULT_BYTES if amount is None else bytes_of("max_bytes", amount, 1)
+    return scope == "memory" and amount is not None
 
 
 def _directory(reader: Reader) -> Iterator[SettingError]:

@@ -73,6 +73,10 @@ NOT_INSTALLED: Final = "quickcache.E004"
 WRONG_LOCATION: Final = "quickcache.E005"
 TWO_POLICIES: Final = "quickcache.E006"
 WRONG_DIRECTORY: Final = "quickcache.E007"
+TWO_SIZES: Final = "quickcache.E008"
+
+_CONFLICTS: Final = {"eviction_policy": TWO_POLICIES, "max_bytes": TWO_SIZES}
+"""What aliases of one LOCATION have to agree about, by field."""
 
 
 class SettingError(InvalidCacheBackendError):
@@ -214,7 +218,7 @@ class Reader:
         try:
             return Settings(self._timeout, QuickCache(self._config()))
         except ConfigError as error:  # what only shows when all comes together: one LOCATION, two policies
-            check_id = TWO_POLICIES if error.field == "eviction_policy" else WRONG_VALUE
+            check_id = _CONFLICTS.get(error.field, WRONG_VALUE)
             raise SettingError(check_id, error.field.upper(), error.value, error.remedy) from error
 
     def _entry(self, name: Any, value: Any) -> Iterator[SettingError]:

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
+from quickcache_core.store.shared.opening import shared_stores
 from quickcache_django import QuickCache, checks, conf
 from quickcache_django.checks import check_caches, check_deployment
 
@@ -108,6 +109,47 @@ def test_one_location_two_policies() -> None:
     assert message.id == "quickcache.E006"
     assert "CACHES['b']" in message.msg
     assert "Alias 'a'" in str(message.hint)
+
+
+@pytest.mark.parametrize(
+    ("scope", "one", "other", "told"),
+    [
+        ("memory", {}, {"MAX_BYTES": "1MB"}, "no MAX_BYTES"),
+        ("memory", {"MAX_BYTES": "1MB"}, {}, "'1MB'"),
+        ("shared", {"MAX_BYTES": "64MB"}, {"MAX_BYTES": "32MB"}, "'64MB'"),
+        ("shared", {}, {"MAX_BYTES": "32MB"}, "no MAX_BYTES"),
+    ],
+)
+def test_one_location_two_sizes(
+    tmp_path: Path, scope: str, one: dict[str, Any], other: dict[str, Any], told: str
+) -> None:
+    """Found across aliases, as the first use would."""
+    tmp_path.chmod(0o700)
+    location = f"shared://{tmp_path}/cache" if scope == "shared" else f"memory://{tmp_path}"
+    entries = {"a": {"LOCATION": location, "OPTIONS": one}, "b": {"LOCATION": location, "OPTIONS": other}}
+    [message] = [message for message in check(**entries) if isinstance(message, Error)]
+    assert message.id == "quickcache.E008"
+    assert "CACHES['b']: MAX_BYTES" in message.msg
+    assert f"Alias 'a' has the same LOCATION and {told}" in str(message.hint)
+    if one and other:
+        conf.read(location, {"OPTIONS": one})
+        with pytest.raises(conf.SettingError) as raised:
+            conf.read(location, {"OPTIONS": other})
+        assert raised.value.check_id == message.id
+        shared_stores.drop(f"{tmp_path}/cache")
+
+
+@pytest.mark.parametrize(
+    ("location", "one", "other"),
+    [("x", "1MB", "2MB"), ("shared:///nowhere", "64MB", 64_000_000), ("redis://x", None, None)],
+)
+def test_one_location_and_sizes_that_go_together(location: str, one: Any, other: Any) -> None:
+    """In memory each alias may have its own; written in another way it is the same."""
+    options = [{} if size is None else {"MAX_BYTES": size} for size in (one, other)]
+    entries = {
+        name: {"LOCATION": location, "OPTIONS": option} for name, option in zip("ab", options, strict=True)
+    }
+    assert "quickcache.E008" not in [message.id for message in check(**entries)]
 
 
 def test_all_at_once() -> None:
@@ -208,10 +250,10 @@ class TestDangers:
 
     def test_more_bytes_than_there_are(self, tmp_path: Path) -> None:
         """More than the memory of the container, or than the file system has."""
-        for location in ("", f"shared://{tmp_path}/c"):
+        for location in ("apart", f"shared://{tmp_path}/c"):
             assert ids(check(shop={"LOCATION": location, "OPTIONS": {"MAX_BYTES": "1000TB"}})) == ["W005"]
             assert check(shop={"LOCATION": location, "OPTIONS": {"MAX_BYTES": "1MB"}}) == []
-        assert check(shop={"OPTIONS": {"MAX_BYTES": "10%"}}) == []
+        assert check(shop={"LOCATION": "apart", "OPTIONS": {"MAX_BYTES": "10%"}}) == []
 
     def test_a_small_file_system(self, tmp_path: Path) -> None:
         """What a store takes if nobody says how much is more than a container's /dev/shm often has."""
