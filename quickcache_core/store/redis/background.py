@@ -4,13 +4,16 @@ by them.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from time import monotonic, sleep
 from typing import Final
 
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.redis.announcing import Announcing
+from quickcache_core.store.redis.client import Refused
 from quickcache_core.store.redis.former import Former
 from quickcache_core.store.redis.known import Known
 from quickcache_core.store.redis.leases import Leases
@@ -18,6 +21,8 @@ from quickcache_core.store.redis.near import TrackedNear
 from quickcache_core.store.redis.recovery import Recovery
 from quickcache_core.store.redis.size import Size
 from quickcache_core.store.redis.untracked import Untracked
+
+logger = logging.getLogger(__name__)
 
 INTERVAL: Final = 1.0
 """Seconds."""
@@ -51,6 +56,7 @@ class Background:
         self._next = 0.0
         self._turn = [True]
         """Taken out by who is at it: threads don't wait for each other."""
+        self._has_complained = False
         self.wake: Callable[[], None] = _nothing
         """Asks for the thread."""
         self.has_thread: Callable[[], bool] = _never
@@ -86,20 +92,33 @@ class Background:
         except IndexError:
             return
         try:
-            if by_thread:
-                self._near.tend()
-            self._leases.renew()
-            self._recovery.sweep()
-            self._known.keep_warm()
-            self._announcing.work()
-            if self._former.is_due:
-                self._former.work(seconds)
-            if by_thread and self._size.is_due:
-                self._size.work(seconds)
+            for step in self._steps(seconds, by_thread=by_thread):
+                try:
+                    step()
+                except Refused as error:
+                    # The others may be allowed to.
+                    self._complain(error)
         except StoreUnavailable:
             pass  # logged where it was found
         finally:
             turn.append(mine)
+
+    def _steps(self, seconds: float, *, by_thread: bool) -> Iterator[Callable[[], object]]:
+        if by_thread:
+            yield self._near.tend
+        yield self._leases.renew
+        yield self._recovery.sweep
+        yield self._known.keep_warm
+        yield self._announcing.work
+        if self._former.is_due:
+            yield partial(self._former.work, seconds)
+        if by_thread and self._size.is_due:
+            yield partial(self._size.work, seconds)
+
+    def _complain(self, error: Refused) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            logger.warning("What is done in the background is refused, at least in part: %s", error)
 
     def before_fork(self) -> bool:
         return False
