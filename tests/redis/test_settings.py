@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from quickcache_core import ConfigError, QuickCacheConfig
+from quickcache_core.store.redis.opening import as_identity
 
 HOST = "redis://localhost"
 
@@ -90,6 +91,23 @@ def test_options_that_are_accepted() -> None:
     QuickCacheConfig(
         location="rediss://localhost?ssl_cert_reqs=none", redis_options={"ssl_check_hostname": False}
     )
+
+
+def test_options_that_are_equal() -> None:
+    """Caches with the same settings share connections, and what is near, whatever objects say them."""
+
+    def identity(limit: int) -> object:
+        config = QuickCacheConfig(
+            location=f"{HOST}?sentinel=shop",
+            redis_options={
+                "sentinel_kwargs": {"username": "shop", "password": "hunter2"},
+                "socket_keepalive_options": {1: limit, 2: [3]},
+            },
+        )
+        return hash(as_identity(config.redis_options)), as_identity(config.redis_options)
+
+    assert identity(1) == identity(1)
+    assert identity(1) != identity(2)
 
 
 def test_list_of_servers() -> None:

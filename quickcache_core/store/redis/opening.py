@@ -59,6 +59,10 @@ def as_identity(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return frozenset((name, _hashable(one)) for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
     try:
         hash(value)
     except TypeError:
