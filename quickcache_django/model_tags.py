@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, overload
 from django.apps import apps
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models, router
+from django.db import models, router, transaction
 from django.db.models.expressions import RawSQL
 from django.db.models.fields.related import lazy_related_operation
 from django.db.models.query import Prefetch, RawQuerySet
@@ -19,7 +19,7 @@ from django.db.models.sql import Query
 from django.db.models.sql.where import ExtraWhere
 
 from quickcache_django.backend import QuickCache
-from quickcache_django.commit import AfterCommit
+from quickcache_django.commit import when_committed
 
 __all__ = ["InvalidatingManager", "InvalidatingQuerySet", "changed", "invalidate_on_change", "tags_for"]
 
@@ -292,12 +292,14 @@ class _Where:
     aliases: tuple[str, ...] | None = None
     namespaces: tuple[str, ...] = ()
 
-    def caches(self) -> Iterator[QuickCache]:
+    def caches(self) -> Iterator[tuple[object, QuickCache]]:
+        """Each with what tells it from the others."""
         for alias in caches if self.aliases is None else self.aliases:
             cache = caches[alias]
             if isinstance(cache, QuickCache):
-                yield cache
-                yield from (cache.namespace(name) for name in self.namespaces)
+                yield alias, cache
+                for name in self.namespaces:
+                    yield (alias, name), cache.namespace(name)
             elif self.aliases is not None:
                 raise ImproperlyConfigured(
                     f"CACHES[{alias!r}] is a {type(cache).__name__}; tags need "
@@ -317,10 +319,34 @@ def _places(those: Iterable[AnyModel]) -> list[_Where]:
 
 
 def _invalidate(those: Iterable[AnyModel], tags: Iterable[str], using: str | None) -> None:
-    names = tuple(dict.fromkeys(tags))
+    names = dict.fromkeys(tags)
+    waiting = transaction.get_connection(using).run_on_commit
     for where in _places(those) or (_EVERYWHERE,):
-        for cache in where.caches():
-            AfterCommit(cache, using, robust=True).invalidate_tags(*names)
+        for place, cache in where.caches():
+            last = waiting[-1][1] if waiting else None
+            wave = last.wave if isinstance(last, _Invalidation) else {}
+            wave.setdefault(place, {}).update(names)
+            call = _Invalidation(wave, place, cache)
+            when_committed(call, f"{type(cache).__name__}.invalidate_tags", using, robust=True)
+
+
+class _Invalidation:
+    """What is called at the commit for one change and one cache.
+
+    Changes that follow each other, with nothing else to be done in between, are a wave: the first whose turn
+    comes has the tags of all invalidated together, in one round trip to a server. Those that were rolled back
+    with a savepoint may be among them, which costs some misses.
+    """
+
+    def __init__(self, wave: dict[object, dict[str, None]], place: object, cache: QuickCache) -> None:
+        self.wave = wave
+        self._place = place
+        self._cache = cache
+
+    def __call__(self) -> None:
+        tags = self.wave.pop(self._place, None)
+        if tags:
+            self._cache.invalidate_tags(*tags)
 
 
 def _listen(model: AnyModel) -> None:

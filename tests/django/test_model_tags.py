@@ -17,7 +17,7 @@ from django.db import connection, connections, models, transaction
 from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, Subquery
 from django.db.models.expressions import RawSQL
 from django.db.models.signals import post_delete, post_save
-from django.test import override_settings
+from django.test import TestCase, override_settings
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
 from quickcache_django import QuickCache
@@ -482,6 +482,70 @@ class TestTransactions:
             connections[alias].close()
             del connections[alias]
             del connections.settings[alias]
+
+    def test_many_rows(self, cache: QuickCache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One transaction asks the cache once, however many rows it changes one by one."""
+        calls = []
+        invalidate = QuickCache.invalidate_tags
+
+        def noting(self: QuickCache, *tags: str) -> None:
+            calls.append(tags)
+            invalidate(self, *tags)
+
+        monkeypatch.setattr(QuickCache, "invalidate_tags", noting)
+        vendors = [Vendor.objects.create(name="v") for _ in range(5)]
+        assert len(calls) == 5
+        calls.clear()
+        entries = Entries(cache, **{f"v{vendor.pk}": vendor for vendor in vendors})
+        with transaction.atomic():
+            for vendor in vendors:
+                vendor.save()
+        assert entries.left == set(entries.names)
+        assert calls == [("catalog.vendor", *(f"catalog.vendor:{vendor.pk}" for vendor in vendors))]
+
+    def test_what_is_done_in_between(self, cache: QuickCache) -> None:
+        """The order stays: what was stored before a row was changed again leaves."""
+        vendor = Vendor.objects.create(name="v")
+        with transaction.atomic():
+            vendor.save()
+            cache.set("between", 1, tags=tags_for(vendor), on_commit=True)
+            vendor.save()
+            cache.set("after", 1, tags=tags_for(vendor), on_commit=True)
+        assert cache.get_many(["between", "after"]) == {"after": 1}
+
+    def test_a_savepoint(self, cache: QuickCache) -> None:
+        """What was changed within one that is rolled back takes nothing of the rest along."""
+        first, second, third = (Vendor.objects.create(name="v") for _ in range(3))
+        entries = Entries(cache, first=first, third=third, label=Label)
+        with transaction.atomic():
+            with transaction.atomic():
+                first.save()
+                transaction.set_rollback(True)
+            second.save()
+            with transaction.atomic():
+                Label.objects.create(name="l")
+                transaction.set_rollback(True)
+            third.save()
+        assert entries.left >= {"third"}
+        entries = Entries(cache, label=Label, first=first)
+        with transaction.atomic(), transaction.atomic():
+            first.save()
+            transaction.set_rollback(True)
+        assert entries.left == set()
+
+    def test_captured(self, cache: QuickCache) -> None:
+        """A `TestCase` carries out what belongs to its block, whatever came before in its transaction."""
+        vendor = Vendor.objects.create(name="v")
+        entries = Entries(cache, vendor=vendor)
+        with transaction.atomic():
+            vendor.save()
+            with TestCase.captureOnCommitCallbacks(execute=True) as calls:
+                vendor.save()
+            assert len(calls) == 1
+            assert entries.left == {"vendor"}
+            entries = Entries(cache, vendor=vendor)
+            vendor.save()
+        assert entries.left == {"vendor"}
 
     def test_no_transactions(self, cache: QuickCache) -> None:
         """Where commits are made by hand nobody hears of them; Django says so instead of missing one."""
