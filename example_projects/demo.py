@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from html import escape
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,6 +32,7 @@ NOTICE = "Closed on Sundays"
 
 PARTS = {
     "catalogue": ("a whole page", "cache_page"),
+    "category": ("one that follows rows", "@cached_view"),
     "product": ("an object", "cache.get, cache.set"),
     "shelf": ("part of a template", "{% cache %}"),
 }
@@ -98,6 +101,14 @@ def opened_shop(folder: Path, port: int) -> Iterator[GunicornProcess]:
         yield shop
 
 
+def category_of(home: Answer) -> str:
+    """The path of the category that the home page leads to."""
+    found = re.search(r"/category/\d+/", home.text)
+    if found is None:
+        raise ExampleFailed("The home page leads to no category.")
+    return found[0]
+
+
 def ends_well(shop: GunicornProcess) -> None:
     if shop.has_complained():
         raise shop.failure("The answers were right, but gunicorn's log has something to say.")
@@ -108,12 +119,15 @@ def show_hits_and_misses(shop: GunicornProcess) -> None:
     visitor = shop.visitor()
     seen: dict[str, list[tuple[int, Part]]] = defaultdict(list)
     pages: set[str] = set()
-    for path in ("/catalogue/", "/"):
+    paths = ["/catalogue/", "/"]
+    for path in paths:
         for answer in shop.answers_of_all(WORKERS, partial(visitor.get, path), each=3):
             for name, part in answer.parts.items():
                 seen[name].append((answer.worker, part))
             if path == "/catalogue/":
                 pages.add(answer.text)
+            if path == "/" and len(paths) == 2:
+                paths.append(category_of(answer))
 
     rows: list[tuple[str, ...]] = [("", "in Django", "made once", "by worker", "hits", "by", "typically")]
     for name, (what, how) in PARTS.items():
@@ -148,6 +162,7 @@ def show_a_purchase(shop: GunicornProcess) -> None:
     title("A purchase: nothing old is shown, whichever worker answers")
     visitor = shop.visitor()
     before = visitor.get("/")
+    visitor.get(category_of(before))
     name, left = before.data("name"), int(before.data("left"))
     bought = visitor.post(f"/buy/{before.data('product')}/")
     if bought.status != 302:
@@ -160,6 +175,14 @@ def show_a_purchase(shop: GunicornProcess) -> None:
         print(f"Worker {worker}: {answer.data('left')} left, {made} in {part.ms:.2f} ms")
     if {(answer.data("left"), answer.data("purchases")) for answer in after} != {(str(left - 1), "1")}:
         raise shop.failure("A worker has shown something old.")
+    page, again = visitor.get(category_of(before)), visitor.get(category_of(before))
+    shown = re.search(rf"<td>{re.escape(escape(name))}</td>" + r'<td class="n">(\d+)</td>' * 2, page.text)
+    labels = page.headers["X-Cache"], again.headers["X-Cache"]
+    if shown is None or shown[2] != str(left - 1) or labels != ("MISS", "HIT"):
+        raise shop.failure("The page of the category doesn't follow its rows.")
+    print(
+        f"The page of its category left the cache with the commit: X-Cache is {labels[0]}, then {labels[1]}."
+    )
 
 
 def show_live_figures(shop: GunicornProcess, folder: Path) -> None:

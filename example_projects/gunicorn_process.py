@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -163,8 +163,8 @@ class Visitor:
         self._server = server
         self._cookies: dict[str, str] = {}
 
-    def get(self, path: str) -> Answer:
-        return self._ask("GET", path, None, {})
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        return self._ask("GET", path, None, dict(headers or {}))
 
     def post(self, path: str, **form: object) -> Answer:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -122,6 +122,26 @@ def test_nothing_old_is_shown_after_a_purchase(shop: GunicornProcess, folder: Pa
             assert re.search(rf"<td>{name}</td>.*?>{left}</td>\s*</tr>", answer.text, re.DOTALL)
 
 
+def test_a_page_follows_the_rows(shop: GunicornProcess, folder: Path, visitor: Visitor) -> None:
+    """`cached_view` with the tags of models: made once for all workers, and gone with the next purchase."""
+    path = category_of_the_day(visitor.get("/"))
+    for _ in range(2):
+        name = buy_product_of_the_day(visitor)
+        first, *others = shop.answers_of_all(WORKERS, lambda: visitor.get(path), each=2)
+        assert [answer.headers["X-Cache"] for answer in (first, *others)] == ["MISS", *["HIT"] * len(others)]
+        assert [answer.parts["category"].outcome for answer in (first, others[0])] == ["miss", "hit"]
+        assert {answer.text for answer in others} == {first.text}
+        [(left,)] = sql(folder, "SELECT stock FROM catalogue_product WHERE name = ?", name)
+        assert re.search(rf"<td>{name}</td>" + r'<td class="n">(\d+)</td>' * 2, first.text)[2] == str(left)
+
+
+def test_a_browser_that_has_the_page(visitor: Visitor) -> None:
+    """It is told so."""
+    path = category_of_the_day(visitor.get("/"))
+    answer = visitor.get(path, {"If-None-Match": visitor.get(path).headers["ETag"]})
+    assert (answer.status, answer.text, answer.headers["X-Cache"]) == (304, "", "HIT")
+
+
 def test_a_session_survives_over_the_workers(shop: GunicornProcess) -> None:
     """Every worker knows the visitor, whichever one greeted them, and doesn't mix them up with another."""
     anna, ben = shop.visitor(), shop.visitor()
@@ -245,6 +265,11 @@ def test_loaded_before_the_fork(tmp_path: Path) -> None:
         answers = shop.answers_of_all(2, lambda: visitor.get("/catalogue/"), each=2)
         for answers_of_one in by_worker(answers).values():
             assert answers_of_one[-1].parts["catalogue"].outcome == "hit"
+
+
+def category_of_the_day(home: Answer) -> str:
+    [path] = re.findall(r'href="(/category/\d+/)"', home.text)
+    return str(path)
 
 
 def buy_product_of_the_day(visitor: Visitor) -> str:

@@ -93,6 +93,38 @@ def test_the_parts_of_other_notes_are_kept(visitor: Visitor) -> None:
     assert {name for name, part in parts.items() if part.outcome == "miss"} == {"related"}
 
 
+def test_a_page_to_be_printed_is_made_once_for_all_workers(server: GunicornProcess, visitor: Visitor) -> None:
+    """And again when its note has changed, and not when another one has."""
+    path, other = add(visitor, "To print", "one"), add(visitor, "Another", "text")
+    for text in ("one", "two"):
+        visitor.post(path, title="To print", text=text)
+        first, *others = server.answers_of_all(WORKERS, lambda: visitor.get(f"{path}/print"), each=2)
+        assert [answer.headers["X-Cache"] for answer in (first, *others)] == ["MISS", *["HIT"] * len(others)]
+        assert f"<p>{text}</p>" in first.text
+        assert {answer.text for answer in others} == {first.text}
+    visitor.post(other, title="Another", text="another text")
+    assert visitor.get(f"{path}/print").headers["X-Cache"] == "HIT"
+    visitor.post(f"{path}/delete")
+    assert visitor.get(f"{path}/print").status == 404
+
+
+def test_a_program_that_asks_for_all_notes_again_and_again(visitor: Visitor) -> None:
+    """Until a note changes it is told that it has them."""
+    path = add(visitor, "Exported", "text")
+    first = visitor.get("/notes.json")
+    known = {"If-None-Match": first.headers["ETag"]}
+    again = visitor.get("/notes.json", known)
+    assert (again.status, again.text, again.headers["X-Cache"]) == (304, "", "HIT")
+    visitor.post(path, title="Exported", text="changed")
+    after = visitor.get("/notes.json", known)
+    assert (after.status, after.headers["X-Cache"]) == (200, "MISS")
+    assert json.loads(after.text)[0] == {
+        "id": json.loads(first.text)[0]["id"],
+        "title": "Exported",
+        "text": "changed",
+    }
+
+
 def test_a_deleted_note_is_gone_everywhere(visitor: Visitor) -> None:
     """From its own page, from the overview, and from the notes that it was related to."""
     text = "zeppelin gondola zeppelin airship gondola"

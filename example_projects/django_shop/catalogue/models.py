@@ -9,11 +9,14 @@ from django.db.models import Count, F, Q, QuerySet, Sum, Window
 from django.db.models.functions import Coalesce, Rank
 from django.utils import timezone
 
+from quickcache_django.model_tags import InvalidatingQuerySet, invalidate_on_change
+
 
 class SoldOut(Exception):
     """Fewer pieces are left than were asked for."""
 
 
+@invalidate_on_change
 class Category(models.Model):
     name = models.CharField(max_length=60, unique=True)
 
@@ -21,7 +24,9 @@ class Category(models.Model):
         return self.name
 
 
-class ProductQuerySet(models.QuerySet["Product"]):
+class ProductQuerySet(InvalidatingQuerySet["Product"]):
+    """With an `update` that is noticed, as `save` is."""
+
     def best_of_each_category(self, places: int = 5) -> ProductQuerySet:
         """Joins every product with all of its sales, adds them up and ranks them: slow, and meant to be."""
         month_ago = timezone.localdate() - timedelta(days=30)
@@ -45,12 +50,18 @@ class ProductQuerySet(models.QuerySet["Product"]):
             self.select_related("category").filter(stock__gt=0).annotate(sold=sold).order_by("-sold", "name")
         )
 
+    def of_category(self, category: Category) -> ProductQuerySet:
+        return (
+            self.filter(category=category).annotate(sold=Coalesce(Sum("sales__quantity"), 0)).order_by("name")
+        )
+
     def turnover(self) -> int:
         """Cents, of all sales."""
         cents = self.aggregate(cents=Sum(F("sales__quantity") * F("price_cents")))["cents"]
         return int(cents or 0)
 
 
+@invalidate_on_change
 class Product(models.Model):
     category = models.ForeignKey(Category, on_delete=models.CASCADE, related_name="products")
     name = models.CharField(max_length=80, unique=True)

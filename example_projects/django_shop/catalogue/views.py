@@ -20,8 +20,10 @@ from django.views.decorators.http import require_POST
 from catalogue.database import is_on, switch
 from catalogue.figures import figures_of_all_workers, figures_of_this_worker
 from catalogue.measuring import Measurement, measured, server_timing
-from catalogue.models import Product, Revision, Sale, SoldOut
+from catalogue.models import Category, Product, Revision, Sale, SoldOut
 from catalogue.queries import slow_queries
+from quickcache_django.decorators import cached_view
+from quickcache_django.model_tags import tags_for
 
 KEPT_FOR = settings.KEPT_FOR  # seconds
 TURNOVER_KEPT_FOR = 5  # seconds
@@ -118,6 +120,27 @@ def home(request: HttpRequest) -> HttpResponse:
         "message": MESSAGES.get(request.GET.get("purchase", "")),
     }
     return reported(render(request, "catalogue/home.html", context), session, product, shelf)
+
+
+def category(request: HttpRequest, category_id: int) -> HttpResponse:
+    with measured("category") as measurement:
+        response = category_page(request, category_id)
+    return reported(response, measurement)
+
+
+@cached_view(KEPT_FOR, stale_ttl=A_DAY, tags=tags_for(Category, Product), x_cache=True)
+def category_page(request: HttpRequest, category_id: int) -> HttpResponse:
+    """Way 7, a whole page that follows the rows it is made of: no revision, and nothing to do in `buy`. Once
+    a purchase is committed, the page is gone, for all workers.
+    """
+    found = get_object_or_404(Category, pk=category_id)
+    context = {
+        "category": found,
+        "products": Product.objects.of_category(found),
+        "made_at": timezone.now(),
+        "made_by": os.getpid(),
+    }
+    return render(request, "catalogue/category.html", context)
 
 
 @require_POST

@@ -13,6 +13,13 @@ cache = Cache()
 
 OVERVIEW = "overview"
 
+ALL_NOTES = "notes"
+"""The tag of pages that are made of all of them."""
+
+
+def tag_of(note_id: int) -> str:
+    return f"note:{note_id}"
+
 
 def storage() -> Storage:
     notes: Storage = current_app.extensions["notes"]
@@ -62,6 +69,9 @@ def forget(note_id: int) -> None:
     cache.delete_memoized(statistics, note_id)
     # Any note may be related to the one that has changed, so all results go.
     cache.delete_memoized(related)
+    # Pages under `cached_view`. The warning above isn't for them: what is being made of the old note at this
+    # moment isn't kept.
+    cache.cache.invalidate_tags(ALL_NOTES, tag_of(note_id))
 
 
 def _text(note_id: int) -> str:

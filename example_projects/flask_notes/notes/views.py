@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 
-from flask import Blueprint, Response, abort, jsonify, redirect, render_template, request, url_for
+from flask import Blueprint, Request, Response, abort, jsonify, redirect, render_template, request, url_for
 from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
-from notes import cached
+from notes import cached, text
 from notes.figures import figures_of_this_worker
 from notes.measuring import measured, measurements, server_timing
+from quickcache_flask import cached_view
 
 pages = Blueprint("pages", __name__)
 
@@ -38,18 +40,38 @@ def show(note_id: int) -> str:
     )
 
 
+def tag_of_the_note(request: Request) -> list[str]:
+    return [cached.tag_of((request.view_args or {})["note_id"])]
+
+
+@pages.get("/notes/<int:note_id>/print")
+@cached_view(cached.cache, 300, tags=tag_of_the_note, x_cache=True)
+def to_print(note_id: int) -> str:
+    """A whole page, kept until its note changes."""
+    note = cached.storage().get(note_id) or abort(404)
+    made_at = datetime.now(UTC)
+    return render_template("print.html", note=note, html=Markup(text.to_html(note.text)), made_at=made_at)
+
+
+@pages.get("/notes.json")
+@cached_view(cached.cache, 300, tags=[cached.ALL_NOTES], stale_ttl=3600, x_cache=True)
+def export() -> Response:
+    """For programs that come every minute: until a note changes they get a 304, and no view is called."""
+    return jsonify(
+        [{"id": note.id, "title": note.title, "text": note.text} for note in cached.storage().all()]
+    )
+
+
 @pages.post("/notes")
 def add() -> AnyResponse:
-    title, text = _form()
-    note_id = cached.storage().add(title, text)
+    note_id = cached.storage().add(*_form())
     cached.forget(note_id)
     return redirect(url_for("pages.show", note_id=note_id))
 
 
 @pages.post("/notes/<int:note_id>")
 def change(note_id: int) -> AnyResponse:
-    title, text = _form()
-    cached.storage().change(note_id, title, text)
+    cached.storage().change(note_id, *_form())
     cached.forget(note_id)
     return redirect(url_for("pages.show", note_id=note_id))
 
@@ -76,13 +98,14 @@ def figures() -> dict[str, object]:
 def report(response: Response) -> Response:
     response.headers["Server-Timing"] = server_timing()
     response.headers["X-Worker"] = str(os.getpid())
-    response.headers["Cache-Control"] = "no-store"
+    # A browser may keep what has an ETag, but has to ask each time: it doesn't know when a note changes.
+    response.headers["Cache-Control"] = "no-cache" if "ETag" in response.headers else "no-store"
     return response
 
 
 def _form() -> tuple[str, str]:
     title = request.form.get("title", "").strip()
-    text = request.form.get("text", "").strip()
-    if not title or not text:
+    content = request.form.get("text", "").strip()
+    if not title or not content:
         abort(400, "A note needs a title and a text.")
-    return title, text
+    return title, content
