@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -42,11 +44,37 @@ def free_port() -> int:
         return port
 
 
+@functools.cache
+def server_version() -> tuple[int, ...]:
+    """Of Redis; a Valkey counts as at least the 7.2 that it comes from."""
+    said = subprocess.run([server_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", said)
+    assert found is not None, said
+    return int(found[1]), int(found[2])
+
+
+NO_TRACKING = ("-client", "+client|setinfo", "+client|setname")
+"""For ACL SETUSER, as servers before 7 understand it, too."""
+
+
 def wait_until(is_so: Callable[[], object], what: str, patience: float = _PATIENCE) -> None:
     deadline = time.monotonic() + patience
     while not is_so():
         assert time.monotonic() < deadline, f"waited {patience:g} s in vain: {what}"
         time.sleep(0.01)
+
+
+def _two_ports() -> tuple[int, int]:
+    """One for clients, and the one for the bus of a Cluster that servers before 7 use with it."""
+    while True:
+        port = free_port()
+        bus = port + 10_000
+        try:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", bus))
+        except (OSError, OverflowError):
+            continue
+        return port, bus
 
 
 class RedisServer:
@@ -286,7 +314,7 @@ class RedisCluster:
         for number, node in enumerate(self.primaries):
             first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
             with node.client() as client:
-                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(first, last + 1))
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
             with node.client() as client:
@@ -318,9 +346,15 @@ class RedisCluster:
 
 class _Node(RedisServer):
     def __init__(self, *arguments: str) -> None:
-        # By default that of the clients and 10,000, which may be taken or too large.
-        self.bus = free_port()
-        super().__init__(*arguments, "--cluster-port", str(self.bus))
+        # By default that of the clients and 10,000, which may be taken or too large; before 7 it is always
+        # that.
+        port = None
+        if server_version() >= (7, 0):
+            self.bus = free_port()
+            arguments = (*arguments, "--cluster-port", str(self.bus))
+        else:
+            port, self.bus = _two_ports()
+        super().__init__(*arguments, port=port)
 
     @property
     def url(self) -> str:

@@ -27,7 +27,7 @@ from quickcache_core.store.redis.near import MOST_SECONDS, POLL_INTERVAL, Capped
 from quickcache_core.store.redis.tracking import LEASE, RECONNECT_INTERVAL, SLICE, Tracking
 from quickcache_core.testing import ManualClock
 from tests.redis.reading_near import NearReader, raw
-from tests.redis.servers import RedisServer, wait_until
+from tests.redis.servers import NO_TRACKING, RedisServer, wait_until
 
 ROOT = Path(__file__).parents[2]
 A_POLL = 5 * POLL_INTERVAL
@@ -484,7 +484,7 @@ def test_server_that_does_not_tell(
 ) -> None:
     """Everything is asked for each time; that is said once."""
     with redis_server.client() as admin:
-        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-client|tracking")
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", *NO_TRACKING)
     reader = reader_at(redis_server.url.replace("//", "//app:secret@"))
     reader.set("k", "value")
     with caplog.at_level(logging.WARNING):
@@ -508,7 +508,7 @@ def test_server_that_refuses_is_seldom_asked(
 ) -> None:
     """Nor is one that can't be reached."""
     with redis_server.client() as admin:
-        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-client|tracking")
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", *NO_TRACKING)
         reader = reader_at(redis_server.url.replace("//", "//app:secret@"))
         reader.get("k")
         before = admin.info("stats")["total_connections_received"]

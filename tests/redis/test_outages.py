@@ -270,7 +270,7 @@ class TestRefusals:
                 other.run(Script("while true do end"), b"k")
 
         with redis_server.client() as outside:
-            outside.config_set("busy-reply-threshold", 1)
+            outside.config_set("lua-time-limit", 1)
             thread = threading.Thread(target=loop_for_ever)
             thread.start()
             wait_until(lambda: not answers(client), "the script runs")
