@@ -355,6 +355,11 @@ CACHE_CONTROL = [
         says("max-age=5, s-maxage=20"),
         timeout=...,
     ),
+    several(
+        "max-age=0 beside a timeout: kept here, and browsers ask each time",
+        [Ask(1), Ask(1, headers={"If-None-Match": "{etag}"}, status=304, has={"Cache-Control": "max-age=0"})],
+        says("max-age=0"),
+    ),
     passes("max-age=0, without a timeout of the decorator", says("max-age=0"), timeout=...),
     several(
         "the decorator's timeout comes before max-age",
