@@ -83,6 +83,28 @@ def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@every_page
+def test_links_to_headings_lead_somewhere(page: Path) -> None:
+    """A link with a # names a heading of its page, in the spelling that GitHub gives it."""
+    for target, heading in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            found = headings(page.parent / target if target else page)
+            assert heading in found, f"{page.name} links to {target}#{heading}; there are {sorted(found)}"
+
+
+def headings(page: Path) -> set[str]:
+    """The names by which links find the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_readme_leads_to_every_page() -> None:
+    """Whoever begins there finds all that is written."""
+    linked = set(re.findall(r"\]\((docs/[^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert linked == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+
+
 def commands(code: str, *, prompted: bool) -> Iterator[str]:
     """The command lines of a shell block; `console` blocks mark them with `$`, the rest there is output."""
     for line in code.replace("\\\n", " ").splitlines():
