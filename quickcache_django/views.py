@@ -23,13 +23,14 @@ from django.utils.functional import Promise, SimpleLazyObject
 
 from quickcache_core import ConfigError
 from quickcache_core import QuickCache as Engine
-from quickcache_core.fingerprint import module_name, stable_form
+from quickcache_core.fingerprint import module_name
 from quickcache_core.http import (
     Outcome,
     Pages,
     Snapshot,
     answer,
     finished,
+    form_of,
     is_page,
     look_up,
     read_rules,
@@ -243,12 +244,12 @@ class CachedView:
         request, language = visit.request, self._language
         extras: tuple[str, ...] = ()
         if self._user is not None:
-            extras = (f"user={stable_form(visit.user)}",)
+            extras = (f"user={form_of('user', visit.user)}",)
         if language is None or language is True:
             if language or settings.USE_I18N:
                 extras += (translation.get_language() or "",)
         elif language is not False:
-            extras += (f"language={stable_form(language(request))}",)
+            extras += (f"language={form_of('language', language(request))}",)
         if settings.USE_TZ:
             zone = timezone.get_current_timezone()
             if zone is not timezone.get_default_timezone():

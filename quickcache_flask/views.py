@@ -26,6 +26,7 @@ from quickcache_core.http import (
     Snapshot,
     answer,
     finished,
+    form_of,
     is_page,
     look_up,
     read_rules,
@@ -235,7 +236,8 @@ class _Cached:
         return self._unless is not None and bool(self._unless(request))
 
     def _extras(self, request: Request) -> tuple[str, ...]:
-        return tuple(stable_form(of(request)) for of in (self._user, self._language) if of is not None)
+        given = (("user", self._user), ("language", self._language))
+        return tuple(form_of(option, of(request)) for option, of in given if of is not None)
 
     def _past(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         app = current_app

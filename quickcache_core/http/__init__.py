@@ -9,7 +9,7 @@ from quickcache_core.http.answers import Answer, answer, finished
 from quickcache_core.http.fragments import Fragments, fragment_key, tags_in
 from quickcache_core.http.page import Page, Snapshot, is_page
 from quickcache_core.http.pages import Label, Outcome, Pages, Visit
-from quickcache_core.http.rules import Rules, read_rules
+from quickcache_core.http.rules import Rules, form_of, read_rules
 
 __all__ = [
     "Answer",
@@ -23,6 +23,7 @@ __all__ = [
     "Visit",
     "answer",
     "finished",
+    "form_of",
     "fragment_key",
     "is_page",
     "look_up",

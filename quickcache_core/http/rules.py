@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from quickcache_core.decorators.place import check_options
 from quickcache_core.errors import ConfigError
-from quickcache_core.fingerprint import LONGEST_KEY, quoted, shortened
+from quickcache_core.fingerprint import LONGEST_KEY, NoStableForm, quoted, shortened, stable_form
 from quickcache_core.http.headers import KEPT_WHEN_UNCHANGED, environ_name
 from quickcache_core.ttl import TTL, seconds
 
@@ -131,6 +131,19 @@ class Rules:
     def deeper(self, key: str, parts: tuple[str, ...]) -> str:
         """A key below that one."""
         return shortened(f"{key}~{','.join(map(quoted, parts))}")
+
+
+def form_of(option: str, value: object) -> str:
+    """The stable form of what a function that is an option of the view gave. Raises `NoStableForm`."""
+    try:
+        return stable_form(value)
+    except NoStableForm as error:
+        why = f" ({error.reason})" if error.reason else ""
+        raise NoStableForm(
+            error.kind,
+            f"comes from the function that is the {option} of cached_view{why}; let it give a string, a number "
+            "or a primary key",
+        ) from error
 
 
 def tidy(key: str) -> str:

@@ -27,7 +27,7 @@ from django.utils.functional import lazystr
 from django.views import View
 from django.views.decorators.vary import vary_on_headers
 
-from quickcache_core import ConfigError, LoaderTimeout
+from quickcache_core import ConfigError, LoaderTimeout, NoStableForm
 from quickcache_core.testing import ManualClock
 from quickcache_django import QuickCache
 from quickcache_django.decorators import cached_view
@@ -313,6 +313,14 @@ def test_language() -> None:
     assert page()[1] == "HIT"
     page = counting(number, language=lambda request: request.GET["l"], query=False)
     assert [page(f"/?l={language}")[0] for language in ("de", "en", "de")] == ["1", "2", "1"]
+
+
+@pytest.mark.parametrize("option", ["user", "language"])
+def test_what_nobody_can_tell_apart(option: str) -> None:
+    """An error that names the option, and no key with an address in it."""
+    page = counting(number, **{option: lambda request: [object()]})
+    with pytest.raises(NoStableForm, match=rf"object has no stable form: .* {option} of cached_view"):
+        page()
 
 
 def test_time_zone() -> None:

@@ -14,7 +14,7 @@ from flask.views import MethodView
 from flask_caching import Cache, cache_view_hit, cache_view_miss
 from werkzeug.test import TestResponse
 
-from quickcache_core import ConfigError, LoaderTimeout
+from quickcache_core import ConfigError, LoaderTimeout, NoStableForm
 from quickcache_core.testing import ManualClock
 from quickcache_flask import QuickCache, cached_view
 
@@ -382,6 +382,14 @@ def test_language(add: AddView, client: FlaskClient) -> None:
     for lang in ("de", "en", "de"):
         response = client.get(f"/page?lang={lang}")
     assert seen(response) == ("1", "HIT")
+
+
+@pytest.mark.parametrize("option", ["user", "language"])
+def test_what_nobody_can_tell_apart(option: str, add: AddView, client: FlaskClient) -> None:
+    """An error that names the option, and no key with an address in it."""
+    add(**{option: lambda request: [object()]})
+    with pytest.raises(NoStableForm, match=rf"object has no stable form: .* {option} of cached_view"):
+        client.get("/page")
 
 
 def test_not_modified(add: AddView, client: FlaskClient) -> None:
