@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
+from time import monotonic
 from typing import NamedTuple
 
+from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.near import NearStore
 
 _MOST = 10_000
@@ -69,12 +71,35 @@ class Debts:
             owed = iter(keys)
             while batch := list(islice(owed, _SLICE)):
                 self._remove(batch)
-        for key, debt in keys.items():
-            if (newer := self._keys.pop(key, debt)) is not debt:
-                self._keys[key] = newer
+        self._strike_out(keys)
         if self._all is everything:
             self._all = None
+        self._note()
+        return Paid(list(keys), everything is not None)
+
+    def settle_some(self, seconds: float) -> Paid:
+        """Remove those that can be, one by one, for so long; for a store of which a part is away."""
+        paid: dict[str, object] = {}
+        end = monotonic() + seconds
+        if self._all is None:
+            for key, debt in self._keys.copy().items():
+                try:
+                    self._remove([key])
+                    paid[key] = debt
+                except StoreUnavailable:
+                    pass
+                if monotonic() >= end:
+                    break
+        self._strike_out(paid)
+        self._note()
+        return Paid(list(paid), False)
+
+    def _strike_out(self, paid: dict[str, object]) -> None:
+        for key, debt in paid.items():
+            if (newer := self._keys.pop(key, debt)) is not debt:
+                self._keys[key] = newer
+
+    def _note(self) -> None:
         self.exist = False
         if self._keys or self._all is not None:
             self.exist = True
-        return Paid(list(keys), everything is not None)

@@ -63,7 +63,7 @@ def _write(
         def run(self: RedisStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 if self._debts.exist:
-                    self._recovery.settle()
+                    self._recovery.settle(_keys_in(args))
                 result = method(self, *args, **kwargs)
             except StoreUnavailable as error:
                 self._in_trouble(error)
@@ -561,6 +561,14 @@ class RedisStore(Store):
 
     def _forget(self, keys: list[str]) -> None:
         self.table.forget([tail_of(key) for key in keys])
+
+
+def _keys_in(arguments: tuple[Any, ...]) -> Iterable[str]:
+    """The keys that a method is given: they, or the one, come first."""
+    first = arguments[0] if arguments else ()
+    if isinstance(first, str):
+        return (first,)
+    return [key for key in first if isinstance(key, str)] if isinstance(first, list) else ()
 
 
 def _token(token: object) -> Token:

@@ -1,0 +1,120 @@
+"""What is owed while servers are away, and how it is paid."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from quickcache_core import QuickCache, QuickCacheConfig
+from quickcache_core.store.redis import bridge, recovery
+from quickcache_core.store.redis.opening import redis_stores
+from tests.redis.servers import RedisCluster, RedisServer, wait_until
+
+OWED = 2000
+CALLERS = 50
+
+
+@pytest.fixture(autouse=True)
+def _no_stores() -> Iterator[None]:
+    redis_stores.forget()
+    yield
+    redis_stores.forget()
+
+
+def make(url: str) -> QuickCache:
+    return QuickCache(QuickCacheConfig(location=url, redis_options={"socket_timeout": 0.3}))
+
+
+def store_of(cache: QuickCache) -> Any:
+    return cache._store
+
+
+def by_threads(call: Callable[[int], object]) -> None:
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(CALLERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def by_tasks(call: Callable[[int], object]) -> None:
+    async def run_all() -> None:
+        await asyncio.gather(*(bridge.run(call, number) for number in range(CALLERS)))
+
+    asyncio.run(run_all())
+
+
+@pytest.mark.parametrize("at_once", [by_threads, by_tasks])
+def test_all_come_when_the_server_is_back(
+    redis_server: RedisServer, at_once: Callable[[Callable[[int], object]], None]
+) -> None:
+    """One of them pays, and all that they write is kept."""
+    cache = make(redis_server.url)
+    cache.set("there", 1)
+    store_of(cache)._debts.add([f"owed{number}" for number in range(OWED)])
+    with redis_server.client() as admin:
+        at_once(lambda number: cache.set(f"owed{number}", "new"))
+        assert not store_of(cache)._debts.exist
+        # Another one may come just when all is paid, or the thread for what is done in the background.
+        assert admin.info("commandstats")["cmdstat_unlink"]["calls"] <= 3 * OWED
+    assert [cache.get(f"owed{number}", None) for number in range(CALLERS)] == ["new"] * CALLERS
+
+
+def test_a_call_that_blocks_the_event_loop(redis_server: RedisServer) -> None:
+    """It doesn't wait for a task of the loop that is paying, which couldn't go on."""
+    cache = make(redis_server.url)
+    cache.set("there", 1)
+    store_of(cache)._debts.add([f"owed{number}" for number in range(OWED)])
+
+    async def both() -> Any:
+        paying = asyncio.create_task(cache.aset("a", 1))
+        for _ in range(1000):
+            if not store_of(cache)._recovery._turn:
+                break
+            await asyncio.sleep(0)
+        assert not store_of(cache)._recovery._turn
+        cache.set("owed1", "new")
+        await paying
+        return await cache.aget("a")
+
+    assert asyncio.run(both()) == 1
+
+
+def test_one_server_of_a_cluster_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written to the others is kept: it doesn't matter to them that something is owed there. When
+    it is back, what it has of that is not taken for new.
+    """
+    monkeypatch.setattr(recovery, "_AGAIN", 0.1)
+    with RedisCluster("--cluster-require-full-coverage", "no") as cluster:
+        cache = make(cluster.url)
+        keys = [f"k{number}" for number in range(60)]
+        cache.set_many(dict.fromkeys(keys, "old"))
+        known = store_of(cache).known
+        hung = next(node for node in cluster.primaries if not holds_any(node, known))
+        hung.hang()
+        for value in ("new", "newer"):
+            for key in keys:
+                cache.set(key, value)
+
+        def values() -> list[Any]:
+            return [cache.get(key, None) for key in keys]
+
+        def is_kept() -> bool:
+            for key in keys:
+                cache.set(key, "newest")
+            assert set(values()) <= {"newest", None}
+            return values().count("newest") >= len(keys) // 3
+
+        wait_until(is_kept, "what is on the others is written and read")
+        hung.resume()
+        wait_until(lambda: is_kept() and None not in values(), "all of it is")
+
+
+def holds_any(node: RedisServer, known: Any) -> bool:
+    """Whether it has one of the small keys that everybody needs."""
+    with node.client(decode_responses=True) as client:
+        return any(name.count(":") == 1 for name in client.scan_iter("qc:*"))
