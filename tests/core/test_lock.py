@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
 import random
@@ -214,14 +215,10 @@ class TestOneHolder:
 
 
 class TestInterruptions:
-    def test_while_it_waits(self, cache: QuickCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_while_it_waits(self, cache: QuickCache) -> None:
         """It holds nothing, and the error goes on."""
-
-        def interrupted(seconds: float) -> None:
-            raise KeyboardInterrupt
-
         with cache.lock("l") as held:
-            monkeypatch.setattr("time.sleep", interrupted)
+            threading.Timer(0.01, _thread.interrupt_main).start()
             with pytest.raises(KeyboardInterrupt):
                 cache.lock("l").acquire()
             assert held.owned()
