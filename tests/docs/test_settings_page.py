@@ -16,6 +16,7 @@ import pytest
 from quickcache_core import FIELDS, ConfigError, QuickCache, QuickCacheConfig
 from quickcache_core.scopes import make_store
 from quickcache_core.serializer import JsonSerializer
+from quickcache_core.store.redis.opening import redis_stores
 from tests.docs import settings_table
 from tests.docs.settings_table import COUNTS_IN, NUMBERS, PAGE, SCOPES, docstrings, with_table
 from tests.redis.servers import RedisServer
@@ -40,6 +41,8 @@ def locations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     """A place in each scope."""
     with RedisServer() as server:
         yield {"memory": "", "shared": f"shared://{tmp_path_factory.mktemp('cache')}", "redis": server.url}
+        # Nobody is to look for a server that is gone.
+        redis_stores.forget()
 
 
 def test_page_is_what_the_code_says(printed: str) -> None:
