@@ -53,7 +53,7 @@ def server_version() -> tuple[int, ...]:
     return int(found[1]), int(found[2])
 
 
-NO_TRACKING = ("-client", "+client|setinfo", "+client|setname")
+NO_TRACKING = ("-client", "+client|setname")
 """For ACL SETUSER, as servers before 7 understand it, too."""
 
 
