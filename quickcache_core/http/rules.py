@@ -141,8 +141,8 @@ def form_of(option: str, value: object) -> str:
         why = f" ({error.reason})" if error.reason else ""
         raise NoStableForm(
             error.kind,
-            f"comes from the function that is the {option} of cached_view{why}; let it give a string, a number "
-            "or a primary key",
+            f"comes from the function that is the {option} of cached_view{why}; let it give a string, a "
+            "number or a primary key",
         ) from error
 
 
