@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from quickcache_core import QuickCache, QuickCacheConfig
 from quickcache_core.store.redis.opening import redis_stores
+from quickcache_core.store.redis.record import Nonces
 from tests.redis.servers import wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -118,3 +120,24 @@ def test_forks_while_threads_use_the_cache(cache: QuickCache, tmp_path: Path) ->
         for thread in threads:
             thread.join()
     assert cache.get("mine") == 2
+
+
+def test_marks_of_writes_of_threads_in_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is one that the parent gives as well, even if a thread comes while another one begins anew."""
+    nonces = Nonces()
+    last = int.from_bytes(nonces.new(), "big")
+    random = secrets.token_bytes
+    given = []
+
+    def interrupted(count: int) -> bytes:
+        monkeypatch.undo()
+        given.append(nonces.new())
+        return random(count)
+
+    def child() -> None:
+        monkeypatch.setattr(secrets, "token_bytes", interrupted)
+        given.append(nonces.new())
+        assert len(set(given)) == 2
+        assert all((int.from_bytes(one, "big") - last) % 2**64 > 100 for one in given)
+
+    in_child(child, tmp_path / "failure")

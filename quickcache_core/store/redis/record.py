@@ -45,9 +45,10 @@ class Nonces:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._first = int.from_bytes(secrets.token_bytes(NONCE_BYTES), "big")
         self._next = itertools.count().__next__
+        # Last: from now on, other threads go by the above.
+        self._pid = os.getpid()
 
     def new(self) -> bytes:
         if self._pid != os.getpid():
