@@ -99,6 +99,25 @@ def test_many_entries_with_tags_of_their_own(redis_url: str, raw: redis.Redis) -
     assert min(int(key[1:]) for key in found) >= 100
 
 
+def test_loading_entries_with_tags_of_their_own(redis_url: str, raw: redis.Redis) -> None:
+    """Some round trips for all of them; they are there, and can be invalidated."""
+    cache = make(redis_url)
+    store: Any = cache._store
+    for number in range(600):
+        cache.set(f"k{number}", number, tags=[f"t{number}", "all"])
+    records = store.records()
+    raw.flushdb()
+    before = raw.info("stats")["total_reads_processed"]
+    store.load(records, None)
+    assert raw.info("stats")["total_reads_processed"] - before < 100
+    keys = [f"k{number}" for number in range(600)]
+    assert cache.get_many(keys) == {f"k{number}": number for number in range(600)}
+    cache.invalidate_tags("t1")
+    assert cache.get("k1", None) is None
+    cache.invalidate_tags("all")
+    assert cache.get_many(keys) == {}
+
+
 @pytest.mark.parametrize("settings", [{"serializer": "pickle", "secret": SECRET}, {"serializer": "json"}])
 def test_memory_of_a_key(redis_url: str, raw: redis.Redis, settings: dict[str, Any]) -> None:
     """Little more than a plain key with the same value: for a mark of the write, a deadline, a signature."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from quickcache_core.store.redis.scripts import (
     RAISE,
     SEQUENCE,
 )
+from quickcache_core.store.redis.wiring import Command
 
 _MOST = 10_000
 """Numbers that are kept at hand."""
@@ -163,7 +164,7 @@ class Known:
     def set_numbers(self, numbers: dict[str, int]) -> None:
         names = {self._names.namespace(name): number for name, number in numbers.items()}
         try:
-            self._client.call_many([(b"SET", name, number) for name, number in names.items()])
+            self._call_all([(b"SET", name, number) for name, number in names.items()])
         finally:
             for name in names:
                 self._near.wrote(slot_of(name))
@@ -190,9 +191,14 @@ class Known:
         used, self._used = self._used, set()
         if self._generation is not None:
             used |= {self._names.generation, self._names.sequence}
-        names = list(used)
-        for start in range(0, len(names), _SLICE):
-            self._client.call_many([(b"TOUCH", name) for name in names[start : start + _SLICE]])
+        self._call_all([(b"TOUCH", name) for name in used])
+
+    def _call_all(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies in order, to as many commands as there may be."""
+        replies: list[Any] = []
+        for start in range(0, len(commands), _SLICE):
+            replies += self._client.call_many(commands[start : start + _SLICE])
+        return replies
 
     # Tags
 
@@ -219,7 +225,7 @@ class Known:
         if asked:
             label = self._near.label()
             names = [self._names.tag(slot) for slot in asked]
-            replies = self._client.call_many([(b"GET", name) for name in names])
+            replies = self._call_all([(b"GET", name) for name in names])
             for slot, name, reply in zip(asked, names, replies, strict=True):
                 found[slot] = None if reply is None else self._keep(name, int(reply), label)
         return found
@@ -235,7 +241,7 @@ class Known:
             names = [self._names.tag(slot) for slot in missing]
             pairs = [((b"SET", name, born, b"NX"), (b"GET", name)) for name in names]
             try:
-                replies = self._client.call_many([command for pair in pairs for command in pair])
+                replies = self._call_all([command for pair in pairs for command in pair])
             finally:
                 for name in names:
                     self._near.wrote(slot_of(name))
@@ -250,7 +256,7 @@ class Known:
             self._near.wrote(slot_of(self._names.sequence))
         names = [self._names.tag(slot) for slot in slots]
         try:
-            self._client.call_many([RAISE.on(name, number) for name in names])
+            self._call_all([RAISE.on(name, number) for name in names])
         finally:
             for name in names:
                 self._near.wrote(slot_of(name))

@@ -20,6 +20,7 @@ from quickcache_core.store.debts import Debts
 from quickcache_core.store.forms import Forms
 from quickcache_core.store.keyspace import namespaces_in
 from quickcache_core.store.life import Found, Life
+from quickcache_core.store.record import labelled
 from quickcache_core.store.redis import record as form
 from quickcache_core.store.redis.announcing import Announcing
 from quickcache_core.store.redis.background import Background
@@ -447,14 +448,22 @@ class RedisStore(Store):
     @_write(lambda self, records: self._owe(None))
     def _fill(self, records: list[Record]) -> int:
         # What can't be stored is found before anything has changed.
-        for record in records:
-            self._codec.encode(tail_of(record.key), record.key, record.value, FOREVER)
-            self._asked_for.update(namespaces_in(record.key))
+        for one in records:
+            self._codec.encode(tail_of(one.key), one.key, one.value, FOREVER)
+            self._asked_for.update(namespaces_in(one.key))
         self.known.next_generation()
-        encoded = [
-            self._encoded(record.key, record.value, record.remaining, record.life) for record in records
-        ]
-        self.table.put_many({tail: (data, px) for tail, data, px in encoded})
+        # Of all tags at once.
+        tags = {tag for record in records if record.life is not None for tag in record.life.tags}
+        born = 0
+        if tags:
+            numbers, born = self.known.introduce(tags)
+            born = max(born, *numbers.values())
+        data: dict[bytes, tuple[bytes, int | None]] = {}
+        for one in records:
+            tail, record, px = self._encoded(one.key, one.value, one.remaining, one.life, born=born)
+            has_tags = one.life is not None and one.life.tags
+            data[tail] = (labelled(record, born) if has_tags else record), px
+        self.table.put_many(data)
         self.counters.sets += len(records)
         return 0
 
