@@ -84,6 +84,21 @@ def test_a_call_that_blocks_the_event_loop(redis_server: RedisServer) -> None:
     assert asyncio.run(both()) == 1
 
 
+def test_a_full_server(redis_server: RedisServer) -> None:
+    """It refuses the new value: when that is known the old one has left, for everybody."""
+    cache = make(redis_server.url)
+    cache.set("key", "old")
+    cache.set("other", "old")
+    with redis_server.client() as admin:
+        admin.config_set("maxmemory", 1)
+        cache.set("key", "new")
+        assert [name.rpartition(b":")[2] for name in admin.scan_iter("qc:????????:*")] == [b"other"]
+        assert cache.get("key", None) is None
+        admin.config_set("maxmemory", 0)
+        cache.set("key", "new")
+        assert cache.get_many(["key", "other"]) == {"key": "new", "other": "old"}
+
+
 def test_one_server_of_a_cluster_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written to the others is kept: it doesn't matter to them that something is owed there. When
     it is back, what it has of that is not taken for new.

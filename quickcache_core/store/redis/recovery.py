@@ -66,6 +66,12 @@ class Recovery:
         if self._debts.exist and any(map(self._debts.cover, keys)):
             raise StoreUnavailable(f"{self._table.client.address}: what it has of the key is out of date")
 
+    def settle_if_possible(self) -> None:
+        try:
+            self._have_settled()
+        except StoreUnavailable:
+            pass  # later
+
     def _have_settled(self) -> None:
         turn = self._turn_here()
         until = monotonic() + _PATIENCE

@@ -25,7 +25,7 @@ from quickcache_core.store.redis import record as form
 from quickcache_core.store.redis.announcing import Announcing
 from quickcache_core.store.redis.background import Background
 from quickcache_core.store.redis.change import Change
-from quickcache_core.store.redis.client import Client
+from quickcache_core.store.redis.client import Client, Refused
 from quickcache_core.store.redis.former import Former
 from quickcache_core.store.redis.known import Known
 from quickcache_core.store.redis.leases import Leases
@@ -69,6 +69,9 @@ def _write(
             except StoreUnavailable as error:
                 self._in_trouble(error)
                 result = answer(self, *args, **kwargs)
+                if error.__class__ is Refused:
+                    # The server is there: others needn't see what is outdated until the next time.
+                    self._recovery.settle_if_possible()
             self.background.attend()
             return result
 
