@@ -201,16 +201,9 @@ class Connection:
         Raises `Crowded`, and whatever the action raises; nothing has happened then. `patience`: seconds that
         it waits for other writers, if not as long as always.
         """
-        if self._environment is None or monotonic() >= self._next_look or self.pid != getpid():
-            self.ready()
-        guard = self.guard
-        if not guard.acquire(patience):
-            raise WriterBusy(
-                f"{self.path}: another writer has had the cache for {self.patience:g} s; "
-                "look for a stopped process"
-            )
+        guard, environment = self._guarded(patience)
         try:
-            txn = (self._environment or self._opened()).begin(None, None, True, True)
+            txn = environment.begin(None, None, True, True)
             try:
                 result, changed = action(txn, slots)
                 if changed:
@@ -232,6 +225,24 @@ class Connection:
         if self._outage:
             self._recovered()
         return result, label
+
+    def _guarded(self, patience: float | None) -> tuple[WriterGuard, Any]:
+        """The guard, which the caller has then, and the environment that it guards."""
+        for _ in range(2):
+            if self._environment is None or monotonic() >= self._next_look or self.pid != getpid():
+                self.ready()
+            guard = self.guard
+            if not guard.acquire(patience):
+                raise WriterBusy(
+                    f"{self.path}: another writer has had the cache for {self.patience:g} s; "
+                    "look for a stopped process"
+                )
+            environment = self._environment
+            if environment is not None and guard is self.guard:
+                return guard, environment
+            # Another thread found the files replaced meanwhile, and these have a guard of their own.
+            guard.release()
+        raise StoreUnavailable(f"{self.path}: {self._outage or 'it is being opened'}")
 
     def catch_up(self) -> None:
         """Do what was postponed. Not to be called in the middle of a write."""
@@ -343,9 +354,11 @@ class Connection:
     # Opening
 
     def _opened(self) -> Any:
+        if self._environment is None:
+            # Another thread found the files replaced, and is about to open others.
+            self._reopen()
         environment = self._environment
         if environment is None:
-            # Another thread found the files replaced, and has no new ones yet.
             raise StoreUnavailable(f"{self.path}: {self._outage or 'it is being opened'}")
         return environment
 
