@@ -38,7 +38,7 @@ def make_flusher(
 
 def _queue(config: QuickCacheConfig, source: Any, options: BehindOptions) -> WriteQueue:
     location = read_location(config.location)
-    path = options.path(location.name if location.scope == "shared" else None)
+    path = options.path(location.scope, location.name)
     if path is None:
         queue = MemoryQueue(config.clock)
         maintenance.adopt(queue)

@@ -70,24 +70,31 @@ class BehindOptions:
         if self.on_error is not None and not callable(self.on_error):
             raise ConfigError("on_error", self.on_error, "give a function that takes a WriteFailure, or None")
 
-    def path(self, directory: str | None) -> Path | None:
-        """Of the queue's file; None for a queue in memory. `directory`: that of a shared cache."""
+    def path(self, scope: str, directory: str) -> Path | None:
+        """Of the queue's file; None for a queue in memory. `directory`: that of a cache in scope `shared`."""
         queue = self.queue
         if queue is None:
-            queue = "memory" if directory is None else "durable"
+            queue = "durable" if scope == "shared" else "memory"
         if queue == "memory":
-            if directory is not None:
+            if scope != "memory":
+                remedy = (
+                    "leave it out, or use 'durable'"
+                    if scope == "shared"
+                    else "give the absolute path of a file for the processes of one host, or write through"
+                )
                 raise ConfigError(
                     "queue",
                     queue,
                     "other processes share this cache, can't see what is pending in the memory of this "
-                    "one, and would load older values; leave it out, or use 'durable'",
+                    f"one, and would load older values; {remedy}",
                 )
             return None
         if queue == "durable":
-            if directory is None:
+            if scope != "shared":
                 raise ConfigError(
-                    "queue", queue, "a cache in memory has no directory; give the absolute path of a file"
+                    "queue",
+                    queue,
+                    f"a cache in scope {scope} has no directory; give the absolute path of a file",
                 )
             return Path(directory) / "writes.sqlite"
         if not isinstance(queue, str | os.PathLike) or not Path(queue).is_absolute():

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from quickcache_core import ConfigError, QuickCacheConfig
+from quickcache_core import ConfigError, QuickCache, QuickCacheConfig
 from quickcache_core.store.redis.opening import as_identity
 
 HOST = "redis://localhost"
@@ -121,3 +121,29 @@ def test_pickles_without_a_secret() -> None:
     with pytest.raises(ConfigError, match="scope redis are read by other processes"):
         QuickCacheConfig(location=HOST, serializer="pickle")
     QuickCacheConfig(location=HOST, serializer="pickle", secret="a secret of more than sixteen bytes")
+
+
+@pytest.mark.parametrize("queue", [None, "memory", "durable"])
+def test_writes_behind(queue: str | None) -> None:
+    """Other processes couldn't see a queue in memory, and there is no directory for one: it needs a file."""
+    config = QuickCacheConfig(location="redis://localhost:1/0", serializer="json")
+    source = {"a": 1}
+    options = {} if queue is None else {"queue": queue}
+    with pytest.raises(ConfigError, match="queue=.*give the absolute path of a file"):
+        QuickCache(config).with_source(DictSource(source), writes="behind", **options)
+
+
+class DictSource:
+    """A table of one's own."""
+
+    def __init__(self, rows: dict[str, Any]) -> None:
+        self.rows = rows
+
+    def load(self, key: str) -> Any:
+        return self.rows[key]
+
+    def store(self, key: str, value: Any) -> None:
+        self.rows[key] = value
+
+    def remove(self, key: str) -> None:
+        self.rows.pop(key, None)
