@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from quickcache_core import ConfigError, QuickCache, QuickCacheConfig
+from quickcache_core.sources import BaseSource
 from quickcache_core.store.redis.opening import as_identity
 
 HOST = "redis://localhost"
@@ -129,11 +130,11 @@ def test_writes_behind(queue: str | None) -> None:
     config = QuickCacheConfig(location="redis://localhost:1/0", serializer="json")
     source = {"a": 1}
     options = {} if queue is None else {"queue": queue}
-    with pytest.raises(ConfigError, match="queue=.*give the absolute path of a file"):
+    with pytest.raises(ConfigError, match=r"queue=.*give the absolute path of a file"):
         QuickCache(config).with_source(DictSource(source), writes="behind", **options)
 
 
-class DictSource:
+class DictSource(BaseSource):
     """A table of one's own."""
 
     def __init__(self, rows: dict[str, Any]) -> None:
