@@ -141,10 +141,11 @@ def test_one_location_two_sizes(
 
 @pytest.mark.parametrize(
     ("location", "one", "other"),
-    [("x", "1MB", "2MB"), ("shared:///nowhere", "64MB", 64_000_000), ("redis://x", None, None)],
+    [("x", "1MB", "2MB"), ("shared://{}/cache", "64MB", 64_000_000), ("redis://x", None, None)],
 )
-def test_one_location_and_sizes_that_go_together(location: str, one: Any, other: Any) -> None:
+def test_one_location_and_sizes_that_go_together(tmp_path: Path, location: str, one: Any, other: Any) -> None:
     """In memory each alias may have its own; written in another way it is the same."""
+    location = location.format(tmp_path)
     options = [{} if size is None else {"MAX_BYTES": size} for size in (one, other)]
     entries = {
         name: {"LOCATION": location, "OPTIONS": option} for name, option in zip("ab", options, strict=True)
