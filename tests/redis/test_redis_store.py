@@ -74,13 +74,14 @@ def test_one_command_per_operation(redis_url: str, raw: redis.Redis) -> None:
     assert counts.pop("evalsha") == 1
 
 
-def test_one_round_trip_without_near_store(redis_url: str, raw: redis.Redis) -> None:
+def test_one_round_trip_without_near_store(redis_server: RedisServer) -> None:
     """The generation is looked at along with each operation."""
-    cache = make(redis_url, near_size=0)
+    cache = make(redis_server.url, near_size=0)
     cache.set("a", 1)
-    assert commands_of(raw, lambda: cache.get("a")) == {"get": 2}
-    assert commands_of(raw, lambda: cache.set("a", 2)) == {"set": 1, "get": 1}
-    assert not any("t" in one["flags"] for one in raw.client_list()), "nobody is told of changes"
+    with redis_server.client() as raw:
+        assert commands_of(raw, lambda: cache.get("a")) == {"get": 2}
+        assert commands_of(raw, lambda: cache.set("a", 2)) == {"set": 1, "get": 1}
+        assert not any("t" in one["flags"] for one in raw.client_list()), "nobody is told of changes"
 
 
 def test_many_entries_with_tags_of_their_own(redis_url: str, raw: redis.Redis) -> None:
