@@ -57,21 +57,22 @@ def commands_of(raw: redis.Redis, function: Callable[[], Any]) -> dict[str, int]
 # Commands
 
 
-def test_one_command_per_operation(redis_url: str, raw: redis.Redis) -> None:
+def test_one_command_per_operation(redis_server: RedisServer) -> None:
     """What is near costs none, and a round trip is never made twice."""
-    cache = make(redis_url)
+    cache = make(redis_server.url)
     cache.set("a", 1)
     cache.get("nothing", None)
-    assert commands_of(raw, lambda: cache.set("a", 2)) == {"set": 1}
-    assert commands_of(raw, lambda: cache.get("a")) == {"get": 1}
-    assert commands_of(raw, lambda: cache.get("a")) == {}
-    assert commands_of(raw, lambda: cache.get("new", None)) == {"get": 1}
-    assert commands_of(raw, lambda: cache.get("new", None)) == {}
-    assert commands_of(raw, lambda: cache.get_many(["a", "b", "c"])) == {"mget": 1}
-    assert commands_of(raw, lambda: cache.set_many({"a": 1, "b": 2})) == {"set": 2}
-    cache.add("other", 1)
-    counts = commands_of(raw, lambda: cache.add("more", 1))
-    assert counts.pop("evalsha") == 1
+    with redis_server.client() as raw:
+        assert commands_of(raw, lambda: cache.set("a", 2)) == {"set": 1}
+        assert commands_of(raw, lambda: cache.get("a")) == {"get": 1}
+        assert commands_of(raw, lambda: cache.get("a")) == {}
+        assert commands_of(raw, lambda: cache.get("new", None)) == {"get": 1}
+        assert commands_of(raw, lambda: cache.get("new", None)) == {}
+        assert commands_of(raw, lambda: cache.get_many(["a", "b", "c"])) == {"mget": 1}
+        assert commands_of(raw, lambda: cache.set_many({"a": 1, "b": 2})) == {"set": 2}
+        cache.add("other", 1)
+        counts = commands_of(raw, lambda: cache.add("more", 1))
+        assert counts.pop("evalsha") == 1
 
 
 def test_one_round_trip_without_near_store(redis_server: RedisServer) -> None:
