@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase, ResponseHeaders
@@ -30,7 +31,9 @@ from quickcache_core.http import (
     Snapshot,
     answer,
     finished,
+    for_whole_page,
     form_of,
+    has_content,
     is_page,
     look_up,
     read_rules,
@@ -67,10 +70,10 @@ def cached_view(
     """Keep the responses of a view, plain or `async def`, in the cache of an alias.
 
     For functions, what `as_view()` gives, and with `method_decorator` for methods of class-based views. Only
-    GET and HEAD are answered from the cache. What the responses to other requests, to those with an
-    `Authorization` and to those who look into the session would tell is not for everybody: without `user`
-    they are not kept. Nor are responses with a CSRF token, or that set a cookie, are streamed, or say
-    `no-store`. `docs/views.md` has all of it, and a table of the options.
+    GET and HEAD without content are answered from the cache. What the responses to other requests, to those
+    with an `Authorization` and to those that the session was looked into for would tell is not for everybody:
+    without `user` they are not kept. Nor are responses with a CSRF token, or that set a cookie, are streamed,
+    or say `no-store`. `docs/views.md` has all of it, and a table of the options.
 
     `timeout` is what it is in Django. Raises `ConfigError`, `TypeError` and `ValueError` here; requests raise
     what the view raises, `LoaderTimeout` with a `hard_timeout`, and `ImproperlyConfigured` if the alias isn't
@@ -188,6 +191,8 @@ class CachedView:
             return self._labelled(visit.view(request, *visit.args, **visit.kwargs))
         if self._user is not None:
             visit.user = self._user(request)
+            if self._is_unknown(visit):
+                return self._labelled(visit.view(request, *visit.args, **visit.kwargs))
         backend = visit.backend = backend_of(self._alias)
         engine, pages = backend.engine, self.pages
         key = self._key(backend, visit)
@@ -207,6 +212,8 @@ class CachedView:
         if self._auser is not None:
             user = self._auser(request)
             visit.user = await user if isawaitable(user) else user
+            if self._is_unknown(visit):
+                return self._labelled(await visit.view(request, *visit.args, **visit.kwargs))
         backend = visit.backend = backend_of(self._alias)
         engine, pages = backend.engine, self.pages
         key = self._key(backend, visit)
@@ -223,9 +230,17 @@ class CachedView:
         """Whether the request has no business with the cache."""
         if request.method not in ("GET", "HEAD") or not self._is_kept:
             return True
+        if has_content(request.META):
+            return True
         if "HTTP_AUTHORIZATION" in request.META and self._user is None:
             return True
         return self._unless is not None and bool(self._unless(request))
+
+    def _is_unknown(self, visit: _Visit) -> bool:
+        """Whether there are credentials by which `user` finds nobody, and the view perhaps somebody, as views
+        of Django REST framework do.
+        """
+        return visit.user is None and "HTTP_AUTHORIZATION" in visit.environ
 
     def _key(self, backend: QuickCache, visit: _Visit) -> str:
         request = visit.request
@@ -234,7 +249,7 @@ class CachedView:
         if settings.USE_X_FORWARDED_HOST:
             host = environ.get("HTTP_X_FORWARDED_HOST", host)
         if host is None:
-            host = f"{environ.get('SERVER_NAME')}:{environ.get('SERVER_PORT')}"
+            host = f"{environ.get('SERVER_NAME')}:{request.get_port()}"
         key = self.pages.rules.key(
             visit.head, request.path, environ, request.scheme, host, self._extras(visit)
         )
@@ -284,6 +299,7 @@ class _Visit:
     __slots__ = (
         "_is_behind",
         "_is_personal",
+        "_is_seen",
         "_language",
         "_thread",
         "_zone",
@@ -322,6 +338,10 @@ class _Visit:
 
     def begin(self, *, is_behind: bool) -> tuple[str, ...]:
         self._is_behind = is_behind
+        # Who looked before the view may have left there what the view shows: `login_required` does, with
+        # `request.user`. With `user` pages differ by it.
+        session = getattr(self.request, "session", None)
+        self._is_seen = not self.cached.pages.rules.by_user and bool(getattr(session, "accessed", False))
         self._language = translation.get_language()
         self._zone = timezone.get_current_timezone()
         return tuple(map(self.backend.make_tag, self.cached.tags(self.head, self.request)))
@@ -347,7 +367,7 @@ class _Visit:
     def taken(self, response: Any) -> Snapshot | None:
         if not isinstance(response, HttpResponse) or response.streaming:
             return None
-        if response.cookies or self._is_personal:
+        if response.cookies or self._is_personal or self._is_seen:
             return None
         return Snapshot(response.status_code, list(response.items()), response.content)
 
@@ -381,21 +401,32 @@ class _Watched:
         self._accessed = getattr(self._session, "accessed", False)
         if self._accessed:
             self._session.accessed = False
+        self._class = type(self._session)
+        if isinstance(self._session, SessionBase):
+            self._session.__class__ = _noticing(type(self._session))
         self._token = self._request.META.pop(_CSRF, None)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._looked = bool(getattr(self._session, "accessed", False))
+        if isinstance(self._session, SessionBase):
+            self._session.__class__ = self._class
         if self._accessed:
             self._session.accessed = True
-        # A token, or a message, is for one request, also of a user who has pages of his own.
-        self._is_for_once = _CSRF in self._request.META or self._has_messages()
+        # A token, a message or a nonce is for one request, also of a user who has pages of his own.
+        self._is_for_once = _CSRF in self._request.META or self._has_messages() or self._has_nonce()
         if self._token is not None:
             self._request.META.setdefault(_CSRF, self._token)
 
     def _has_messages(self) -> bool:
         messages = getattr(self._request, "_messages", None)
         return messages is not None and (messages.used or messages.added_new) and len(messages) > 0
+
+    def _has_nonce(self) -> bool:
+        """Of `Content-Security-Policy`: Django's is false until it is asked for, that of django-csp isn't
+        there.
+        """
+        return bool(getattr(self._request, "_csp_nonce", None))
 
     def is_personal(self, user: Any, *, by_user: bool) -> bool:
         """Whether the page is for less visitors than its key."""
@@ -405,6 +436,17 @@ class _Watched:
             return False
         # Nobody in particular. Among those who have no session are all alike.
         return not (by_user and self._session is not None and self._session.is_empty())
+
+
+@cache
+def _noticing(kind: type[SessionBase]) -> type[SessionBase]:
+    """A class of sessions that count it as a look, too, if they are asked for their key: baskets go by it."""
+
+    def session_key(session: Any) -> Any:
+        session.accessed = True
+        return session._get_session_key()
+
+    return type(kind.__name__, (kind,), {"session_key": property(session_key), "__module__": kind.__module__})
 
 
 _CSRF = "CSRF_COOKIE_NEEDS_UPDATE"
@@ -425,6 +467,8 @@ def _name(request: Any, user: Any) -> str | None:
     key = getattr(user, "pk", None)
     if key is not None:
         return str(key)
+    if "HTTP_AUTHORIZATION" in request.META:
+        return None
     session = getattr(getattr(request, "session", None), "session_key", None)
     # A digest: who reads keys must not be able to take over sessions.
     return None if session is None else f"session {blake2b(session.encode(), digest_size=16).hexdigest()}"
@@ -433,7 +477,8 @@ def _name(request: Any, user: Any) -> str | None:
 def _copy(request: Any) -> Any:
     request = copy(request)
     request.method = "GET"
-    request.META = {**request.META, "REQUEST_METHOD": "GET"}
+    request.META = for_whole_page(request.META)
+    vars(request).pop("headers", None)  # as made of the other META
     return request
 
 

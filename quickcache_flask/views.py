@@ -21,12 +21,15 @@ from quickcache_core import ConfigError
 from quickcache_core import QuickCache as Engine
 from quickcache_core.fingerprint import module_name, stable_form
 from quickcache_core.http import (
+    NO_CONTENT,
     Outcome,
     Pages,
     Snapshot,
     answer,
     finished,
+    for_whole_page,
     form_of,
+    has_content,
     is_page,
     look_up,
     read_rules,
@@ -92,10 +95,10 @@ def cached_view(
 ) -> Callable[[Callable[P, Any]], CachedView[P]]:
     """Keep the responses of a view, plain or `async def`, in a cache of Flask-Caching.
 
-    Stands below `@app.route`. Only GET and HEAD are answered from the cache. What the responses to other
-    requests, to those with an `Authorization` and to those who look into the session would tell is not for
-    everybody: without `user` they are not kept. Nor are responses that set a cookie, are streamed, or say
-    `no-store`. `docs/views.md` has all of it, and a table of the options.
+    Stands below `@app.route`. Only GET and HEAD without content are answered from the cache. What the
+    responses to other requests, to those with an `Authorization` and to those that the session was looked
+    into for would tell is not for everybody: without `user` they are not kept. Nor are responses that set a
+    cookie, are streamed, or say `no-store`. `docs/views.md` has all of it, and a table of the options.
 
     Raises `ConfigError`, `TypeError` and `ValueError` here; requests raise what the view raises,
     `LoaderTimeout` with a `hard_timeout`, and `RuntimeError` if the backend isn't a QuickCache.
@@ -170,7 +173,11 @@ class _Cached:
             request = context.request
             environ = request.environ
             if (
-                always_asks or environ["REQUEST_METHOD"] != "GET" or "HTTP_AUTHORIZATION" in environ
+                always_asks
+                or request.method != "GET"
+                or "HTTP_AUTHORIZATION" in environ
+                or environ.get("CONTENT_LENGTH") not in NO_CONTENT
+                or "HTTP_TRANSFER_ENCODING" in environ
             ) and self._goes_past(request):
                 return self._past(args, kwargs)
             try:
@@ -180,7 +187,13 @@ class _Cached:
             except (KeyError, AttributeError):
                 backend = backend_of(cache)  # which says what is wrong
                 key, engine = backend.key_prefix, backend.engine
-            differs_by = () if extras is None else extras(request)
+            if extras is None:
+                differs_by: tuple[str, ...] = ()
+            else:
+                differs_by = extras(request)
+                # Credentials by which `user` finds nobody, and the view perhaps somebody.
+                if "HTTP_AUTHORIZATION" in environ and differs_by[0] == _NOBODY:
+                    return self._past(args, kwargs)
             key += key_of(
                 head,
                 environ["SCRIPT_NAME"] + environ["PATH_INFO"],
@@ -230,6 +243,8 @@ class _Cached:
     def _goes_past(self, request: Request) -> bool:
         """Whether the request has no business with the cache."""
         if not self._is_kept or request.method not in ("GET", "HEAD"):
+            return True
+        if has_content(request.environ):
             return True
         if "HTTP_AUTHORIZATION" in request.environ and not self.pages.rules.by_user:
             return True
@@ -292,11 +307,14 @@ class _Visit:
         self._thread = threading.get_ident()
         self._is_nobody = is_nobody
         """Whether nothing in the key tells the user from others."""
-        self._looked_into_session = False
         self._has_flashes = False
 
     def begin(self, *, is_behind: bool) -> tuple[str, ...]:
         self._is_behind = is_behind
+        # Who looked before the view may have left there what the view shows: `current_user`, `g.user`. With
+        # `user` pages differ by it.
+        was_seen = not self._cached.pages.rules.by_user and bool(getattr(_session(), "accessed", False))
+        self._looked_into_session = was_seen
         self._surroundings = Surroundings(self._request)
         return tuple(self._backend._own_tags(self._cached.tags(self._request)))
 
@@ -314,8 +332,9 @@ class _Visit:
     def _called(self) -> Response:
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         session = _session()
-        before = getattr(session, "accessed", False)
-        if session is not None and before:
+        # Those whose class says so for good don't notice.
+        is_reset = getattr(session, "accessed", False) and not getattr(type(session), "accessed", False)
+        if session is not None and is_reset:
             session.accessed = False
         try:
             try:
@@ -329,10 +348,10 @@ class _Visit:
                     given = given.get_response()
             return app.make_response(given)
         finally:
-            self._looked_into_session = bool(getattr(session, "accessed", False))
+            self._looked_into_session |= bool(getattr(session, "accessed", False))
             # What is flashed is for one request, also of a user who has pages of his own.
             self._has_flashes = bool(getattr(_context.get(), "flashes", None))
-            if session is not None and before:
+            if session is not None and is_reset:
                 session.accessed = True
 
     def taken(self, response: Response) -> Snapshot | None:
@@ -351,8 +370,11 @@ class Surroundings:
     def __init__(self, request: Request) -> None:
         self._app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         self._environ = {
-            **{name: value for name, value in request.environ.items() if not name.startswith(_NOT_COPIED)},
-            "REQUEST_METHOD": "GET",
+            **{
+                name: value
+                for name, value in for_whole_page(request.environ).items()
+                if not name.startswith(_NOT_COPIED)
+            },
             "wsgi.input": BytesIO(),
             "CONTENT_LENGTH": "0",
         }

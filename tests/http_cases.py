@@ -52,6 +52,8 @@ class Ask:
     method: str = "GET"
     query: str = ""
     path: str = PATH
+    content: str = ""
+    """What comes with the request."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """`{etag}` and `{modified}` in them: what the client was told last."""
     cookies: Mapping[str, str] = field(default_factory=dict)
@@ -177,6 +179,23 @@ METHODS = [
         )
         for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS")
     ],
+    several(
+        "GET with content: not what the URL stands for",
+        [
+            Ask(1, "BYPASS", content="evil=yes", has={"ETag": None}),
+            Ask(2),
+            Ask(3, "BYPASS", content="evil=yes", has={"ETag": None}),
+            Ask(2, headers={"Content-Length": "0"}),
+        ],
+    ),
+    several(
+        "HEAD with content",
+        [Ask(1, "BYPASS", method="HEAD", content="evil=yes"), Ask(2)],
+    ),
+    several(
+        "content of a length that isn't told",
+        [Ask(1, "BYPASS", headers={"Transfer-Encoding": "chunked"}), Ask(2)],
+    ),
     several(
         "POST with conditions: they are the view's business",
         [Ask(1), Ask(2, "BYPASS", method="POST", headers={"If-None-Match": "*"})],
@@ -455,6 +474,16 @@ VISITORS = [
     several(
         "Authorization, by user",
         [Ask(1, user="ada", headers={"Authorization": "Bearer a"})] * 2,
+        user=True,
+    ),
+    several(
+        "Authorization, by user, of nobody that is known: somebody to the view, perhaps",
+        [
+            Ask(1, "BYPASS", headers={"Authorization": "Bearer a"}, has={"ETag": None}),
+            Ask(2),
+            Ask(3, "BYPASS", headers={"Authorization": "Bearer b"}, has={"ETag": None}),
+            Ask(2),
+        ],
         user=True,
     ),
     several(

@@ -7,11 +7,13 @@ Django also uses under ASGI.
 from quickcache_core.decorators.place import look_up
 from quickcache_core.http.answers import Answer, answer, finished
 from quickcache_core.http.fragments import Fragments, fragment_key, tags_in
+from quickcache_core.http.headers import NO_CONTENT, for_whole_page, has_content
 from quickcache_core.http.page import Page, Snapshot, is_page
 from quickcache_core.http.pages import Label, Outcome, Pages, Visit
 from quickcache_core.http.rules import Rules, form_of, read_rules
 
 __all__ = [
+    "NO_CONTENT",
     "Answer",
     "Fragments",
     "Label",
@@ -23,8 +25,10 @@ __all__ = [
     "Visit",
     "answer",
     "finished",
+    "for_whole_page",
     "form_of",
     "fragment_key",
+    "has_content",
     "is_page",
     "look_up",
     "read_rules",

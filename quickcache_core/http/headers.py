@@ -14,6 +14,20 @@ _DIRECTIVE = re.compile(r'([^\s,;="]+)\s*(?:=\s*(?:"([^"]*)"|([^\s,;]*)))?')
 
 _WITHOUT_PREFIX = {"CONTENT_TYPE", "CONTENT_LENGTH"}
 
+NO_CONTENT: Final = frozenset({None, "", "0"})
+"""What `CONTENT_LENGTH` is in a request without content; some servers leave it empty."""
+
+_CONDITIONS: Final = frozenset(
+    {
+        "HTTP_IF_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_RANGE",
+        "HTTP_IF_UNMODIFIED_SINCE",
+        "HTTP_RANGE",
+    }
+)
+
 
 def directives(cache_control: str) -> dict[str, str]:
     """The directives of a `Cache-Control`, names in lower case; an empty string for those without a value."""
@@ -34,6 +48,18 @@ def environ_name(header: str) -> str:
     """What CGI calls a header of the request."""
     name = header.upper().replace("-", "_")
     return name if name in _WITHOUT_PREFIX else f"HTTP_{name}"
+
+
+def has_content(environ: Mapping[str, Any]) -> bool:
+    """Whether something comes with the request that keys know nothing of. A GET has no need of it (RFC 9110,
+    9.3.1), but frameworks hand it to views, and a page that was made of it isn't what the URL stands for.
+    """
+    return environ.get("CONTENT_LENGTH") not in NO_CONTENT or "HTTP_TRANSFER_ENCODING" in environ
+
+
+def for_whole_page(environ: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment of a GET of the whole page, whatever the client has of it already."""
+    return {**{name: environ[name] for name in environ if name not in _CONDITIONS}, "REQUEST_METHOD": "GET"}
 
 
 def etag_of(body: bytes) -> str:

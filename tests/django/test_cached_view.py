@@ -7,10 +7,12 @@ import inspect
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.contrib import messages
+from django.contrib.auth.decorators import login_required
 from django.contrib.messages.storage.base import Message
 from django.contrib.messages.storage.cookie import CookieStorage
 from django.contrib.sessions.backends.cache import SessionStore
@@ -23,7 +25,7 @@ from django.template.response import TemplateResponse
 from django.test import RequestFactory, override_settings
 from django.utils import timezone, translation
 from django.utils.decorators import method_decorator
-from django.utils.functional import lazystr
+from django.utils.functional import SimpleLazyObject, empty, lazystr
 from django.views import View
 from django.views.decorators.vary import vary_on_headers
 
@@ -255,6 +257,69 @@ def test_messages() -> None:
     assert [ask(other, "saved"), ask(other)] == [("1", "MISS"), ("1", "HIT")]
 
 
+@pytest.mark.parametrize("user", [False, True])
+def test_nonce(user: bool) -> None:
+    """That of `Content-Security-Policy` is for one response; one that isn't asked for doesn't matter."""
+
+    def says(request: Any, n: int) -> str:
+        return f"{n} {request._csp_nonce}" if "nonce" in request.GET else str(n)
+
+    page = counting(says, user=user)
+
+    def ask(path: str) -> tuple[str, str]:
+        request: Any = RequestFactory().get(path)
+        request.user = User(7)
+        # As Django 6 has it.
+        request._csp_nonce = Nonce(lambda: "secret")
+        response = page.view(request)
+        return response.content.decode(), response["X-Cache"]
+
+    assert [ask("/?nonce") for _ in range(2)] == [("1 secret", "BYPASS"), ("2 secret", "BYPASS")]
+    assert [ask("/") for _ in range(2)] == [("3", "MISS"), ("3", "HIT")]
+
+
+class Nonce(SimpleLazyObject):
+    def __bool__(self) -> bool:
+        return vars(self)["_wrapped"] is not empty
+
+
+@pytest.mark.parametrize("look", [lambda session: session.get("a"), lambda session: session.session_key])
+def test_session_that_others_looked_into(look: Any) -> None:
+    """Who looked before the view has stored there what the view shows, as `login_required` does, with
+    `request.user`: such a page is for everybody only where `user` says by whom pages differ. The key of a
+    session tells a visitor as well as what is in it.
+    """
+
+    @login_required
+    @cached_view(60, x_cache=True)
+    def dashboard(request: Any) -> HttpResponse:
+        return HttpResponse(f"Hello {request.user.name}")
+
+    def logged_in(name: str) -> Any:
+        request: Any = RequestFactory().get("/dashboard/")
+        request.session = SessionStore()
+        request.session["name"] = name
+        request.session.save()
+        request.session = SessionStore(request.session.session_key)
+        request.user = SimpleLazyObject(
+            lambda: SimpleNamespace(pk=7, is_authenticated=True, name=request.session["name"])
+        )
+        return request
+
+    for name in ("ada", "bob"):
+        response = dashboard(logged_in(name))
+        assert (response.content.decode(), response["X-Cache"]) == (f"Hello {name}", "BYPASS")
+
+    page = counting(lambda request, n: f"{n} {look(request.session)}")
+    request = logged_in("ada")
+    kind = type(request.session)
+    assert page.view(request)["X-Cache"] == "BYPASS"
+    assert type(request.session) is kind
+    assert not page.view(logged_in("bob")).content.startswith(b"1")
+    ours = counting(number, user=lambda request: "all")
+    assert [ours.ask(session=logged_in("ada").session)["X-Cache"] for _ in range(2)] == ["MISS", "HIT"]
+
+
 class User:
     """As far as keys go."""
 
@@ -452,6 +517,26 @@ def test_stale_while_the_view_fails(failure: Any, cache: QuickCache, clock: Manu
         assert page() == ("good", "STALE")
         clock.advance(6)  # until it is tried again
     assert numbers == [1, 2, 3]
+
+
+def test_view_that_answers_conditions_itself(clock: ManualClock) -> None:
+    """A refresh, and a HEAD, ask it for a whole page, whatever the client has."""
+
+    def says(request: HttpRequest, n: int) -> Any:
+        asks = request.headers.keys() | request.META.keys()
+        is_conditional = {"If-None-Match", "Range", "HTTP_IF_NONE_MATCH", "HTTP_RANGE"} & asks
+        return HttpResponse(status=304) if is_conditional else n
+
+    page = counting(says, 60, stale_ttl=600)
+    page()
+    clock.advance(61)
+    request = RequestFactory().get("/page/", headers={"If-None-Match": '"other"', "Range": "bytes=0-0"})
+    assert request.headers["Range"]  # Django remembers them
+    assert page.view(request)["X-Cache"] == "STALE"
+    eventually(lambda: page() == ("2", "HIT"))
+    page = counting(says)
+    assert page(method="HEAD", headers={"If-None-Match": '"other"'}) == ("1", "MISS")
+    assert page() == ("1", "HIT")
 
 
 def test_session_that_only_the_refresh_looks_into(clock: ManualClock) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.contrib.sessions.backends.cache import SessionStore
 from django.test import RequestFactory, override_settings
 from django.utils.decorators import method_decorator
 
@@ -60,6 +62,37 @@ def test_view_and_function() -> None:
             (expected, "HIT"),
         ]
         keep.invalidate("/page/")
+
+
+def test_token() -> None:
+    """The user that `user=True` knows isn't the one that the view finds by a token."""
+    from rest_framework.authentication import BaseAuthentication
+    from rest_framework.response import Response
+    from rest_framework.views import APIView
+
+    class Tokens(BaseAuthentication):
+        def authenticate(self, request: Any) -> Any:
+            token = request.headers.get("authorization")
+            return token and (SimpleNamespace(name=token, pk=token), token)
+
+    @method_decorator(cached_view(60, user=True, x_cache=True), name="dispatch")
+    class Mine(APIView):
+        authentication_classes = (Tokens,)
+
+        def get(self, request: Any) -> Any:
+            return Response(getattr(request.user, "name", "nobody"))
+
+    def ask(token: str) -> tuple[str, str]:
+        request: Any = RequestFactory().get("/mine/", headers={"authorization": token} if token else {})
+        # Of a visitor who isn't logged in, and has a session for all that.
+        request.user, request.session = SimpleNamespace(pk=None), SessionStore("x" * 32)
+        response = Mine.as_view()(request)
+        if callable(getattr(response, "render", None)):
+            response.render()
+        return response.content.decode(), response["X-Cache"]
+
+    assert [ask("ada"), ask("bob")] == [('"ada"', "BYPASS"), ('"bob"', "BYPASS")]
+    assert [ask(""), ask("")] == [('"nobody"', "MISS"), ('"nobody"', "HIT")]
 
 
 def test_method() -> None:

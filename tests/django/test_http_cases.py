@@ -163,7 +163,7 @@ def _target(at: str, query: str) -> str:
 
 
 def _extra(ask: Ask, headers: Mapping[str, str]) -> dict[str, Any]:
-    return {"headers": {"Host": ask.host or "testserver", **headers}}
+    return {"data": ask.content, "headers": {"Host": ask.host or "testserver", **headers}}
 
 
 def _answer(response: Any, body: bytes) -> Answer:

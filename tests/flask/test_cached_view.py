@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, Response, abort, flash, g, get_flashed_messages, make_response, request, session
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from flask_caching import Cache, cache_view_hit, cache_view_miss
@@ -314,13 +315,102 @@ def test_flashed_messages(app: Flask, add: AddView, client: FlaskClient) -> None
 
 
 def test_session_that_others_looked_into(app: Flask, add: AddView, client: FlaskClient) -> None:
-    """A look before the view doesn't count, and caches on the way are still told of it."""
-    app.before_request(lambda: session.get("name") and None)
+    """Who looked before the view has stored there what the view shows, as Flask-Login does: such a page is
+    for everybody only where `user` says by whom pages differ.
+    """
+
+    def load_user() -> None:
+        g.user = session.get("name")
+
+    app.before_request(load_user)
+    add(says=lambda number: f"{g.user} {number}")
+    add(rule="/mine", user=lambda request: g.user, says=lambda number: f"{g.user} {number}")
+    add(rule="/ours", user=lambda request: "all", says=str)
+
+    @app.get("/login/<name>")
+    def login(name: str) -> str:
+        session["name"] = name
+        return ""
+
+    client.get("/login/ada")
+    assert [seen(client.get("/page")) for _ in range(2)] == [("ada 1", "BYPASS"), ("ada 2", "BYPASS")]
+    assert [seen(client.get("/mine")) for _ in range(2)] == [("ada 1", "MISS"), ("ada 1", "HIT")]
+    assert "Cookie" in client.get("/mine").headers["Vary"]
+    assert [seen(client.get("/ours"))[1] for _ in range(2)] == ["MISS", "HIT"]
+    client.get("/login/bob")
+    assert seen(client.get("/page")) == ("bob 3", "BYPASS")
+    assert seen(client.get("/mine")) == ("bob 2", "MISS")
+
+
+def test_session_that_others_looked_into_before_a_refresh(
+    app: Flask, add: AddView, client: FlaskClient, clock: ManualClock
+) -> None:
+    """What they stored in `g` goes with the copy of the request."""
+
+    def load_user() -> None:
+        g.user = session.get("name") if "me" in request.args else None
+
+    app.before_request(load_user)
+    made = []
+
+    def says(number: int) -> str:
+        made.append(number)
+        return f"{g.user} {number}"
+
+    add(60, stale_ttl=600, query=False, says=says)
+    client.get("/page")
+    clock.advance(61)
+    assert seen(client.get("/page?me=1")) == ("None 1", "STALE")
+    eventually(lambda: made == [1, 2])
+    eventually(lambda: seen(client.get("/page?me=1"))[1] == "BYPASS")
+
+
+class SessionThatCannotTell(SecureCookieSession):
+    """As those whose class says nothing of it, before Flask 3.1.3."""
+
+    accessed = True
+
+
+def test_session_that_cannot_tell_whether_it_was_looked_into(app: Flask, cache: Cache) -> None:
+    """It counts as looked into."""
+    app.session_interface = SecureCookieSessionInterface()
+    app.session_interface.session_class = SessionThatCannotTell
+
+    @app.get("/page")
+    @cached_view(cache, 60, user=lambda request: None, x_cache=True)
+    def page() -> str:
+        return "page"
+
+    assert seen(app.test_client().get("/page")) == ("page", "BYPASS")
+
+
+def test_method_that_was_overridden(app: Flask, add: AddView, client: FlaskClient) -> None:
+    """By whom the application lets do that."""
+
+    def override() -> None:
+        request.method = request.headers.get("X-HTTP-Method-Override", request.method)
+
+    app.before_request(override)
     add()
-    assert "Cookie" in client.get("/page").headers["Vary"]
-    response = client.get("/page")
-    assert seen(response) == ("1", "HIT")
-    assert "Cookie" in response.headers["Vary"]
+    client.get("/page")
+    assert seen(client.get("/page", headers={"X-HTTP-Method-Override": "PATCH"})) == ("2", "BYPASS")
+
+
+def test_view_that_answers_conditions_itself(add: AddView, client: FlaskClient, clock: ManualClock) -> None:
+    """A refresh, and a HEAD, ask it for a whole page, whatever the client has."""
+
+    def says(number: int) -> Any:
+        return ("", 304) if "If-None-Match" in request.headers or "Range" in request.headers else str(number)
+
+    add(60, stale_ttl=600, says=says)
+    add(rule="/head", says=says)
+    client.get("/page")
+    clock.advance(61)
+    conditions = {"If-None-Match": '"other"', "Range": "bytes=0-0"}
+    assert seen(client.get("/page", headers=conditions)) == ("1", "STALE")
+    eventually(lambda: seen(client.get("/page")) == ("2", "HIT"))
+    assert client.head("/head", headers=conditions).status_code == 200
+    assert seen(client.get("/head")) == ("1", "HIT")
 
 
 def test_chosen_statuses(add: AddView, client: FlaskClient) -> None:

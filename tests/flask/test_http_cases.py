@@ -92,6 +92,7 @@ class FlaskSite:
             f"{ask.path}?{ask.query}" if ask.query else ask.path,
             method=ask.method,
             headers=dict(headers),
+            data=ask.content or None,
             base_url=f"http://{ask.host or 'testserver'}",
         )
         named = {name.lower(): value for name, value in response.headers.items()}
