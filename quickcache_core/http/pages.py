@@ -5,7 +5,7 @@ a fresh page               gets it: HIT
 a stale page               gets it, and sets off a call in the background: STALE
 nothing                    calls the view, or waits for the call that another request makes: MISS
 nothing, and the response  gets its own response; whoever waited for it calls the view by itself, since the
-may not be kept            response may be meant for somebody else: BYPASS
+may not be kept            response may be meant for somebody else: BYPASS. For some seconds nobody waits
 a cache that fails         calls the view: BYPASS
 
 Where responses vary by headers of the request, the entry of the key says by which ones, and the page lies
@@ -57,6 +57,11 @@ _DEEPEST: Final = 8
 _REPORT: Final = 60.0
 """Seconds between two failures of a cache that are logged."""
 
+_PASS: Final = 10.0
+"""Seconds for which nobody waits under a key whose last response was for somebody in particular."""
+_MOST_PASSING: Final = 1024
+"""Such keys that are remembered, by each view."""
+
 
 class ViewRaised(Exception):
     """Around what the view raised, to be told from what a cache raises. Doesn't leave this package."""
@@ -70,7 +75,7 @@ class Trouble:
     """Tells once a minute of a cache that fails, and that requests go on without."""
 
     def __init__(self, what: str, instead: str) -> None:
-        self._text = f"A cache of {what} failed (%s); {instead} without it"
+        self._text = f"A cache of {what} failed (%s, see this logger at DEBUG); {instead} without it"
         self._next_report = 0.0
 
     def report(self, error: Exception) -> None:
@@ -80,6 +85,27 @@ class Trouble:
             # The type only: messages may show keys, which have no place above DEBUG.
             logger.warning(self._text, type(error).__name__)
         logger.debug("How it failed", exc_info=error)
+
+
+class _Passing:
+    """Keys whose last response might not be kept: to wait for the next one would most likely be in vain, for
+    each process of a host again. In any thread; a race costs a wait.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[str, float] = {}
+        """Monotonic time."""
+
+    def has(self, key: str, now: float) -> bool:
+        return self._ends.get(key, now) > now
+
+    def note(self, key: str, now: float, *, is_kept: bool) -> None:
+        if is_kept:
+            self._ends.pop(key, None)
+            return
+        if len(self._ends) >= _MOST_PASSING:
+            self._ends.clear()
+        self._ends[key] = now + _PASS
 
 
 class ViewFailed(Exception):
@@ -152,6 +178,7 @@ class Pages:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.report = Trouble("pages", "views are called").report
+        self.passing = _Passing()
 
     def find(self, engine: QuickCache, key: str) -> Any:
         """A page, another entry, or a `Missed`: for `respond` if it isn't a page. What the cache raises."""
@@ -220,6 +247,8 @@ class Pages:
                 nothing_was_there = found.answer is ASK
                 tags = visit.begin(is_behind=not nothing_was_there)
                 load = _Load(self, engine, visit, key, below, names, tags)
+                if nothing_was_there and self.passing.has(below, engine.config.clock.monotonic()):
+                    load.options["single_flight"] = False
                 try:
                     entry = yield _Fill(below, load, found)
                 except ViewRaised as raised:
@@ -270,6 +299,7 @@ class _Load:
         tags: tuple[str, ...],
     ) -> None:
         self._rules = pages.rules
+        self._passing = pages.passing
         self._engine = engine
         self._visit = visit
         self._key = key
@@ -299,7 +329,7 @@ class _Load:
         if beside is not None:
             key, kept = beside
             self._engine.set(key, kept.page, _ttl(kept), **self._life())
-        elif entry is None:
+        elif entry is None and context.has_stale:
             self._engine.delete(self._below, missing_ok=True)
         return entry
 
@@ -312,7 +342,7 @@ class _Load:
         if beside is not None:
             key, kept = beside
             await self._engine.aset(key, kept.page, _ttl(kept), **self._life())
-        elif entry is None:
+        elif entry is None and context.has_stale:
             await self._engine.adelete(self._below, missing_ok=True)
         return entry
 
@@ -332,6 +362,9 @@ class _Load:
             pickled=config.serializer == "pickle",
         )
         self.response, self.page = response, kept.page if kept else None
+        # After a status that isn't kept, such as that of an error, the next response may be another.
+        if kept or snapshot is None or snapshot.status in rules.statuses:
+            self._passing.note(self._below, config.clock.monotonic(), is_kept=bool(kept))
         self.is_done = True
         if not kept:
             # What is there has become something that may not be kept.

@@ -746,6 +746,104 @@ def test_waiting_for_a_page_that_is_for_somebody_else(
     assert together(app, entered, proceed, [{"X-Who": "a"}, {"X-Who": "b"}]) == ["for a", "for b"]
 
 
+def test_waiting_in_vain(app: Flask, cache: Cache) -> None:
+    """Nobody waits for a response where the last one was for somebody in particular; one that is kept is for
+    all again.
+    """
+    both, control = threading.Barrier(2), "private"
+    calls = []
+
+    @app.get("/page")
+    @cached_view(cache, 60)
+    def page() -> Any:
+        calls.append(control)
+        if len(calls) in (2, 3):
+            both.wait(5)
+        return "page", {"Cache-Control": control}
+
+    def ask() -> None:
+        statuses.append(app.test_client().get("/page").status_code)
+
+    def ask_twice() -> None:
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    statuses: list[int] = []
+    ask()
+    ask_twice()
+    assert statuses == [200] * 3
+    control = "public"
+    ask()
+    ask()
+    assert calls == ["private"] * 3 + ["public"]
+
+
+def test_page_beside_one_for_somebody(app: Flask, cache: Cache) -> None:
+    """A response that isn't kept takes away no page that another request has made meanwhile."""
+    entered, proceed = threading.Semaphore(0), threading.Event()
+
+    @app.get("/page")
+    @cached_view(cache, 60, x_cache=True)
+    def page() -> Any:
+        who = request.headers.get("X-Who", "all")
+        if who == "b":
+            entered.release()
+            proceed.wait(10)
+        return f"for {who}", {"Cache-Control": "public" if who == "all" else "private"}
+
+    def ask(**headers: str) -> TestResponse:
+        return app.test_client().get("/page", headers=headers)
+
+    ask(**{"X-Who": "a"})
+    thread = threading.Thread(target=lambda: ask(**{"X-Who": "b"}))
+    thread.start()
+    assert entered.acquire(timeout=5)
+    assert seen(ask()) == ("for all", "MISS")
+    proceed.set()
+    thread.join()
+    assert seen(ask()) == ("for all", "HIT")
+
+
+def test_waiting_again(app: Flask, cache: Cache, clock: ManualClock) -> None:
+    """After a while: it may have become a page for all."""
+    calls = itertools.count(1)
+    entered, proceed = threading.Semaphore(0), threading.Event()
+
+    @app.get("/page")
+    @cached_view(cache, 60)
+    def page() -> Any:
+        if number := next(calls) - 1:
+            entered.release()
+            proceed.wait(10)
+        return str(number), {"Cache-Control": "public" if number else "private"}
+
+    app.test_client().get("/page")
+    clock.advance(10)
+    assert together(app, entered, proceed, [{}, {}]) == ["1", "1"]
+
+
+def test_error_that_others_wait_for(app: Flask, cache: Cache) -> None:
+    """An error page says nothing of the next one: who comes at the same time waits for it."""
+    calls = itertools.count(1)
+    entered, proceed = threading.Semaphore(0), threading.Event()
+
+    @app.get("/page")
+    @cached_view(cache, 60)
+    def page() -> Any:
+        number = next(calls)
+        entered.release()
+        if number > 1:
+            proceed.wait(10)
+        return str(number), 503 if number == 1 else 200
+
+    assert app.test_client().get("/page").status_code == 503
+    assert entered.acquire(timeout=5)
+    assert together(app, entered, proceed, [{}, {}]) == ["2", "2"]
+
+
 @pytest.mark.parametrize("headers", [{}, {"Vary": "X-Who"}])
 def test_invalidated_while_it_is_made(headers: dict[str, str], app: Flask, cache: Cache) -> None:
     """What was made before an invalidation isn't found after it."""
