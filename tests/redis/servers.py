@@ -262,8 +262,11 @@ class _Sentinel(RedisServer):
 
 
 def _role(server: RedisServer) -> str:
-    with server.client(decode_responses=True) as client:
-        return str(client.info("replication")["role"])
+    try:
+        with server.client(decode_responses=True) as client:
+            return str(client.info("replication")["role"])
+    except (redis.ConnectionError, redis.TimeoutError):
+        return ""  # a server whose role changes closes connections
 
 
 class RedisCluster:

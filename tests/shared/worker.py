@@ -111,6 +111,9 @@ class Operation(threading.local):
 
 
 class Worker:
+    is_mortal = False
+    """Whether this process is one of those that are killed."""
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.board = Board(plan.board, len(KEYS))
@@ -156,7 +159,8 @@ class Worker:
         """What may happen to a process anywhere, and happens here where it matters."""
         chance = self.random.random()
         if chance < 0.0003:
-            if self.plan.chaos:
+            # Not whoever controls the run, and looks at the cache as well.
+            if self.plan.chaos and self.is_mortal:
                 os.kill(os.getpid(), signal.SIGKILL)
         elif chance < 0.01 or (self.operation.slow and not reading):
             # Long enough for others to read in the meantime, and for some to come by twice.
@@ -228,6 +232,7 @@ class Worker:
     def run(self, slot: int) -> None:
         """Work as number `slot` until the run is over."""
         self.random = random.Random(f"{self.plan.seed} {os.getpid()}")
+        self.is_mortal = True
         self.board.set_worker(slot, FORK_REQUEST, 0)
         threads = [
             threading.Thread(target=self._work, args=(slot * THREADS + n,), daemon=True)
