@@ -348,7 +348,7 @@ class _Visit:
                     given = given.get_response()
             return app.make_response(given)
         finally:
-            self._looked_into_session |= bool(getattr(session, "accessed", False))
+            self._looked_into_session |= bool(getattr(session, "accessed", False)) or _may_be_seen(session)
             # What is flashed is for one request, also of a user who has pages of his own.
             self._has_flashes = bool(getattr(_context.get(), "flashes", None))
             if session is not None and is_reset:
@@ -414,6 +414,14 @@ def _session() -> SessionMixin | None:
     fields = vars(_context.get())
     found: SessionMixin | None = fields.get("_session")
     return fields.get("session") if found is None else found
+
+
+def _may_be_seen(session: SessionMixin | None) -> bool:
+    """Before Flask 3.1.3 `in`, `len` and loops count as no look into a session; something has to be in it,
+    though, to tell anything of its visitor.
+    """
+    is_noticed = isinstance(getattr(type(_context.get()), "session", None), property)
+    return not is_noticed and bool(session)
 
 
 def _asked_for(target: str | Request) -> tuple[str, str]:

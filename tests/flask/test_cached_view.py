@@ -365,6 +365,20 @@ def test_session_that_others_looked_into_before_a_refresh(
     eventually(lambda: seen(client.get("/page?me=1"))[1] == "BYPASS")
 
 
+def test_session_that_is_asked_for_a_key_only(app: Flask, add: AddView, client: FlaskClient) -> None:
+    """That is a look, too; Flask before 3.1.3 doesn't notice it by itself."""
+
+    @app.get("/login")
+    def login() -> str:
+        session["name"] = "ada"
+        return ""
+
+    add(says=lambda number: f"{'name' in session} {number}")
+    client.get("/login")
+    assert seen(client.get("/page")) == ("True 1", "BYPASS")
+    assert seen(app.test_client().get("/page"))[0] == "False 2"
+
+
 class SessionThatCannotTell(SecureCookieSession):
     """As those whose class says nothing of it, before Flask 3.1.3."""
 
