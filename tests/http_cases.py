@@ -396,6 +396,26 @@ CACHE_CONTROL = [
         cache_control=True,
     ),
     several(
+        "its own Expires, without a timeout of the decorator",
+        [Ask(1), Wait(59), Ask(1, has={"Age": "59", "Expires": LATER}), Wait(1), Ask(2, "BYPASS")],
+        Reply(headers={"Expires": LATER}),
+        timeout=...,
+    ),
+    *[
+        passes(
+            f"Expires: {value}, without a timeout of the decorator",
+            Reply(headers={"Expires": value}),
+            timeout=...,
+        )
+        for value in ("0", NOW, EARLIER)
+    ],
+    several(
+        "max-age comes before Expires",
+        [Ask(1), Wait(9), Ask(1), Wait(1), Ask(2)],
+        Reply(headers={"Cache-Control": "max-age=10", "Expires": EARLIER}),
+        timeout=...,
+    ),
+    several(
         "no Age where nobody says how long",
         [Ask(1), Wait(7), Ask(1, has={"Age": None, "Cache-Control": None})],
     ),

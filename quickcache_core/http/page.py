@@ -107,7 +107,7 @@ def page_of(
     varies_on = names_in(fields.get("vary", ""))
     if "*" in varies_on:
         return None
-    own_age = seconds_of(control.get("s-maxage", control.get("max-age")))
+    own_age = _own_age(fields, control, now)
     ttl = rules.ttl
     if ttl is None and own_age is not None:
         if not own_age:
@@ -125,7 +125,7 @@ def page_of(
         headers.append(("Last-Modified", http_date(now)))
     _add_vary(headers, rules)
     written = _control(fields.get("cache-control", ""), control, rules)
-    has_own_age = own_age is not None or "expires" in fields
+    has_own_age = own_age is not None
     headers = [one for one in headers if one[0].lower() != "cache-control"]
     if written and (has_own_age or not rules.cache_control):
         headers.append(("Cache-Control", written))
@@ -153,6 +153,16 @@ def _fields(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
         name = name.lower()
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return fields
+
+
+def _own_age(fields: Mapping[str, str], control: Mapping[str, str], now: float) -> int | None:
+    """For how many seconds the response says that it is fresh (RFC 9111, 4.2.1 and 5.3)."""
+    age = seconds_of(control.get("s-maxage", control.get("max-age")))
+    if age is not None or "expires" not in fields:
+        return age
+    end = timestamp(fields["expires"])
+    # What is no date, such as a 0, is in the past.
+    return 0 if end is None else max(0, int(end - now))
 
 
 def _may_be_kept(control: Mapping[str, str], rules: Rules) -> bool:
