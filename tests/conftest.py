@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,6 +38,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=10.0,
         help="how long the coherence oracle looks for outdated answers, in seconds (default: 10)",
     )
+
+
+@pytest.fixture(autouse=True)
+def no_files_left_open() -> Iterator[None]:
+    """A process keeps the files of a shared cache open for its life. One that runs thousands of tests would
+    have thousands of them.
+    """
+    before = set(_open_tables())
+    yield
+    for path in set(_open_tables()) - before:
+        sys.modules[_OPENING].shared_stores.drop(path)
+
+
+_OPENING = "quickcache_core.store.shared.opening"
+
+
+def _open_tables() -> list[str]:
+    opening = sys.modules.get(_OPENING)
+    return [] if opening is None else list(opening.shared_stores._tables)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -554,6 +554,36 @@ def test_thread_that_gets_stuck_while_it_polls(reader: NearReader, other: redis.
     near_again(reader)
 
 
+def test_process_that_was_stopped_until_the_lease_was_over(
+    reader: NearReader, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one thread reads what was told meanwhile, the others don't go on with what was known."""
+    other.set(raw("k"), "value")
+    warm(reader, "k")
+    tracking = reader.near._tracking
+    assert tracking is not None
+    read, reads, told = tracking.read, threading.Event(), threading.Event()
+
+    def slow(now: float) -> list[int]:
+        reads.set()
+        assert told.wait(20.0)
+        return read(now)
+
+    tracking.read = slow  # type: ignore[method-assign]
+    time.sleep(LEASE + 0.1)
+    other.set(raw("k"), "new")
+    # However late the others come, they have no need to look for themselves.
+    monkeypatch.setattr(near_module, "POLL_INTERVAL", 60.0)
+    first = threading.Thread(target=reader.get, args=("other",))
+    first.start()
+    try:
+        assert reads.wait(20.0)
+        assert reader.get("k") == "new"
+    finally:
+        told.set()
+        first.join()
+
+
 def test_process_that_is_stopped_while_it_polls(reader: NearReader) -> None:
     """When it goes on, it doesn't take what it knew before for proof of now."""
     warm(reader, "k")
@@ -668,7 +698,9 @@ def test_signal_while_news_is_read(reader: NearReader, other: redis.Redis) -> No
         raise SystemExit
 
     other.set(raw("k"), "new")
-    select.select([tracking._streams[0]._socket], [], [])
+    with selectors.DefaultSelector() as selector:
+        selector.register(tracking._streams[0]._socket, selectors.EVENT_READ)
+        assert selector.select(timeout=20.0)
     time.sleep(A_POLL)
     tracking.read = interrupted  # type: ignore[method-assign]
     with pytest.raises(SystemExit):

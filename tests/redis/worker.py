@@ -272,10 +272,14 @@ class Worker:
             self.violation("foreign", key, value=repr(value)[:80])
             return
         if event is None:
-            # So long ago that there is only something newer to judge it by.
+            # The ring has gone round while this process was stopped, so nobody knows when it was written, nor
+            # whether a clear came after it. What is newer is left to judge it by.
             event = Event(version, True, os.getpid(), LONG_AGO, LONG_AGO, float("inf"))
+            cleared = float("inf")
+        else:
+            cleared = board.cleared_since(event)
         newer = board.outdated_since(key, event)
-        staleness = began - min(newer, board.cleared_since(event))
+        staleness = began - min(newer, cleared)
         lateness = began - event.end
         if staleness <= 0.0 and lateness <= 0.0:
             return
@@ -289,7 +293,7 @@ class Worker:
         if staleness > 0.05:
             board.count(row, "stale_50_ms")
         evidence = {"staleness": staleness, "lateness": lateness, "began": began, "event": event}
-        evidence |= {"newer": newer, "latest": board.latest(key), "row": row}
+        evidence |= {"newer": newer, "cleared": cleared, "latest": board.latest(key), "row": row}
         if at_rest:
             self.violation("lives on", key, **evidence)
         elif staleness > LEASE + SLACK:

@@ -28,8 +28,9 @@ than c, be answered from here with a value of before.
    order. A new connection starts with nothing, by 1.
 
 Between two threads. One polls at a time. The others go on for `OVERDUE` with what is known, and then wait for
-it: among threads that never wait for anything, one that reads a socket may get the interpreter back late. A
-thread that finds the lease over while another is still polling ends the trust itself. Labels are read without
+it: among threads that never wait for anything, one that reads a socket may get the interpreter back late.
+Whoever finds the lease over ends the trust, before it polls and before the others are told that it does: else
+they would go on with what is known while it reads, in a process that was stopped too. Labels are read without
 a lock: pushes are counted before they are stamped, but after they have arrived, so a label taken in between
 is from before a GET that sees these changes. Stamps are only raised under a lock: two threads at the same
 slot might leave the lower one.
@@ -256,10 +257,13 @@ class TrackedNear(NearStore):
 
     def poll(self, time: float) -> None:
         """Read what servers have sent, and see to it that they do. `time`: monotonic seconds."""
+        if not self._is_real_time:
+            time = monotonic()
+        if time >= self._trusted_until and self.stamps[WHOLE] != UNTRUSTED:
+            # Before the others are told that they needn't look: the reading may take its time.
+            self._end_trust(time)
         if self._is_real_time:
             self.next_poll = time + POLL_INTERVAL
-        else:
-            time = monotonic()
         polling = self._polling
         if not polling.acquire(False) and not self._await(polling, time):
             return
@@ -303,15 +307,20 @@ class TrackedNear(NearStore):
         if time >= self.next_poll:
             self.poll(time)
 
+    def _end_trust(self, time: float) -> None:
+        """The lease is over, unless another thread has just read that it isn't."""
+        if self._pid != os.getpid():
+            self._inherit()
+            return
+        with self._stamping:
+            if time >= self._trusted_until:
+                self.stamps[WHOLE] = UNTRUSTED
+
     def _await(self, polling: Any, time: float) -> bool:
         """While another thread polls: whether it took so long that this one, which has the lock, has to."""
         if self._pid != os.getpid():
             self._inherit()
             return False
-        if time >= self._trusted_until:
-            with self._stamping:
-                if time >= self._trusted_until:
-                    self.stamps[WHOLE] = UNTRUSTED
         # Threads that wait leave the interpreter to the one that they wait for. While nothing is trusted that
         # may be one that connects.
         if time - self._polled < OVERDUE or self.stamps[WHOLE] == UNTRUSTED:
