@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import select
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gunicorn_server import PATIENCE, Server, gunicorn
+from tests.waiting import readable
 
 pytestmark = pytest.mark.slow
 
@@ -258,11 +258,11 @@ def test_watching_on_a_terminal(server: Server, folder: Path) -> None:
         end = time.monotonic() + PATIENCE
         while shown.count(b"gunicorn") < 3:
             assert time.monotonic() < end, shown
-            if select.select([ours], [], [], 0.5)[0]:
+            if readable(ours, 0.5):
                 shown += os.read(ours, 65536)
         assert b"\x1b[" in shown
         process.send_signal(signal.SIGINT)
-        while select.select([ours], [], [], PATIENCE)[0]:
+        while readable(ours, PATIENCE):
             try:
                 shown += os.read(ours, 65536)
             except OSError:  # its end is closed

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from quickcache_core.store.redis.tracking import LEASE, RECONNECT_INTERVAL, SLIC
 from quickcache_core.testing import ManualClock
 from tests.redis.reading_near import NearReader, raw
 from tests.redis.servers import NO_TRACKING, RedisServer, wait_until
+from tests.waiting import readable
 
 ROOT = Path(__file__).parents[2]
 A_POLL = 5 * POLL_INTERVAL
@@ -698,9 +698,7 @@ def test_signal_while_news_is_read(reader: NearReader, other: redis.Redis) -> No
         raise SystemExit
 
     other.set(raw("k"), "new")
-    with selectors.DefaultSelector() as selector:
-        selector.register(tracking._streams[0]._socket, selectors.EVENT_READ)
-        assert selector.select(timeout=20.0)
+    assert readable(tracking._streams[0]._socket, 20.0)
     time.sleep(A_POLL)
     tracking.read = interrupted  # type: ignore[method-assign]
     with pytest.raises(SystemExit):

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import random
 import resource
-import select
 import signal
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from quickcache_core.store.base import Bounds
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.store.shared import connection, environment
 from quickcache_core.store.shared import directory as shared_directory
+from tests.waiting import readable
 
 _kept: list[Any] = []
 
@@ -160,7 +160,7 @@ def _in_child(work: Callable[[], Any], *, hooks: bool = True) -> Any:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        ready, _, _ = select.select([file], [], [], 20.0)
+        ready = readable(file, 20.0)
         if not ready:
             os.kill(child, signal.SIGABRT)
         answer = file.read()
