@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -41,17 +42,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_files_left_open() -> Iterator[None]:
-    """A process keeps the files of a shared cache open for its life. One that runs thousands of tests would
-    have thousands of them.
+def nothing_goes_on() -> Iterator[None]:
+    """What a test left is at rest when the next one begins.
+
+    A store may live as long as the process. Then it would count as a worker, in the runtime directory of the
+    next test; and a process that runs thousands of tests would have thousands of files open.
     """
-    before = set(_open_tables())
+    publishers, tables = set(_publishers()), set(_open_tables())
     yield
-    for path in set(_open_tables()) - before:
+    for publisher in set(_publishers()) - publishers:
+        publisher.mute()
+    for path in set(_open_tables()) - tables:
         sys.modules[_OPENING].shared_stores.drop(path)
 
 
+_PUBLISHING = "quickcache_core.metrics.publisher"
 _OPENING = "quickcache_core.store.shared.opening"
+
+
+def _publishers() -> list[Any]:
+    publishing = sys.modules.get(_PUBLISHING)
+    return [] if publishing is None else list(publishing._publishers)
 
 
 def _open_tables() -> list[str]:
