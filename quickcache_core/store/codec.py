@@ -128,7 +128,7 @@ class Codec:
             if signer is None:
                 if not self._allow_unsigned:
                     return None
-            elif not signer.has_signed(raw + b"\0" + payload, record[start : start + size], size):
+            elif not signer.has_signed(_signed(raw, payload), record[start : start + size], size):
                 return None
         elif self._needs_signature and not self._allow_unsigned:
             return None
@@ -167,7 +167,7 @@ class Codec:
             return _SERIALIZED, payload
         signer = self._signer()
         if signer is not None:
-            return _SIGNED, signer.digest(raw + b"\0" + payload, self._signature_bytes) + payload
+            return _SIGNED, signer.digest(_signed(raw, payload), self._signature_bytes) + payload
         if self._allow_unsigned:
             return _SERIALIZED, payload
         raise SerializationError(
@@ -190,6 +190,11 @@ def added(record: Raw, delta: int | float) -> tuple[bytes, int | float] | None:
     head = bytearray(record[:start])
     head[_KIND] = _NATIVE[number.__class__]
     return bytes(head) + packed, number
+
+
+def _signed(raw: bytes, payload: bytes) -> bytes:
+    # Not a separator: keys hold any bytes, and part of one could be passed off as the beginning of a payload.
+    return KEY_LENGTH.pack(len(raw)) + raw + payload
 
 
 def _native(kind: int, record: bytes, start: int) -> Any:

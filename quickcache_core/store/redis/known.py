@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
+from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.near import WHOLE
 from quickcache_core.store.redis.client import Client
 from quickcache_core.store.redis.names import Names, is_generation, new_generation, slot_of
@@ -25,6 +26,9 @@ _MOST = 10_000
 """Numbers that are kept at hand."""
 _SLICE = 500
 """Commands sent in one round trip."""
+MOST_DIGITS: Final = 20
+"""Of a number that one of us may have written. Text of any length may be there instead."""
+_TOO_LARGE: Final = 2**63
 WARM_INTERVAL: Final = 20.0
 """Seconds after which the server is told of names that are in use here."""
 
@@ -147,7 +151,7 @@ class Known:
         if known is not None:
             return known
         label = self._near.label()
-        return self._keep(name, int(self._client.run(NUMBER, name, secrets.randbits(48))), label)
+        return self._keep(name, _number(name, self._client.run(NUMBER, name, secrets.randbits(48))), label)
 
     def last_number(self, namespace: str) -> int:
         """As it was when the server last answered; 0 if it never did."""
@@ -157,7 +161,7 @@ class Known:
     def next_number(self, namespace: str) -> int:
         name = self._names.namespace(namespace)
         try:
-            return int(self._client.run(NEXT_NUMBER, name, secrets.randbits(48)))
+            return _number(name, self._client.run(NEXT_NUMBER, name, secrets.randbits(48)))
         finally:
             self._near.wrote(slot_of(name))
 
@@ -177,7 +181,9 @@ class Known:
             return known
         label = self._near.label()
         found = self._client.call(b"GET", name)
-        return self._keep(name, int(self._client.run(SEQUENCE, name) if found is None else found), label)
+        if found is None:
+            found = self._client.run(SEQUENCE, name)
+        return self._keep(name, _number(name, found), label)
 
     def keep_warm(self) -> None:
         """Have the server know, now and then, that what is at hand is in use. It would evict it else, if that
@@ -227,7 +233,7 @@ class Known:
             names = [self._names.tag(slot) for slot in asked]
             replies = self._call_all([(b"GET", name) for name in names])
             for slot, name, reply in zip(asked, names, replies, strict=True):
-                found[slot] = None if reply is None else self._keep(name, int(reply), label)
+                found[slot] = None if reply is None else self._keep(name, _number(name, reply), label)
         return found
 
     def introduce(self, slots: Iterable[int]) -> tuple[dict[int, int], int]:
@@ -245,13 +251,14 @@ class Known:
             finally:
                 for name in names:
                     self._near.wrote(slot_of(name))
-            for slot, reply in zip(missing, replies[1::2], strict=True):
-                found[slot] = born if reply is None else int(reply)
+            for slot, name, reply in zip(missing, names, replies[1::2], strict=True):
+                found[slot] = born if reply is None else _number(name, reply)
         return {slot: number for slot, number in found.items() if number is not None}, born
 
     def invalidate(self, slots: Iterable[int]) -> None:
         try:
-            number = int(self._client.run(NEXT_SEQUENCE, self._names.sequence))
+            name = self._names.sequence
+            number = _number(name, self._client.run(NEXT_SEQUENCE, name))
         finally:
             self._near.wrote(slot_of(self._names.sequence))
         names = [self._names.tag(slot) for slot in slots]
@@ -260,6 +267,16 @@ class Known:
         finally:
             for name in names:
                 self._near.wrote(slot_of(name))
+
+
+def _number(name: bytes, reply: Any) -> int:
+    """Raises `StoreUnavailable` for what none of us wrote there."""
+    if not isinstance(reply, int):
+        text = bytes(reply)
+        reply = int(text) if text.isdigit() and len(text) <= MOST_DIGITS else -1
+    if not 0 <= reply < _TOO_LARGE:
+        raise StoreUnavailable(f"{name!r} on the server holds something else than a number; delete it")
+    return int(reply)
 
 
 def _nothing() -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.redis.client import Client
-from quickcache_core.store.redis.known import Known
+from quickcache_core.store.redis.known import MOST_DIGITS, Known
 from quickcache_core.store.redis.names import Names, escaped
 
 _LOOK_INTERVAL: Final = 10.0
@@ -54,7 +54,7 @@ class Size:
         rest, self._rest = self._rest, None
         if rest is None:
             found = self._client.call(b"GET", self._names.size)
-            if found is not None and found.isdigit():
+            if found is not None and found.isdigit() and len(found) <= MOST_DIGITS:
                 self._entries = int(found)
                 self._due = monotonic() + _LOOK_INTERVAL
                 return
