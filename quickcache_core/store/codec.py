@@ -109,36 +109,43 @@ class Codec:
         """The stored form and the deadline; None for a record that is another key's, or isn't to be trusted:
         see `reason`.
         """
-        deadline, kind, flags, form = HEADER.unpack_from(record)
-        start = HEADER.size
-        if flags:
-            if flags & LONG_KEY and long_key(record) != key.encode(errors="surrogatepass"):
-                return None
-            start = _payload_at(record)
-        if deadline == FOREVER:
-            deadline = FOREVER
-        if kind > _SIGNED:
-            return _native(kind, record, start), deadline
-        if form != self._format:
-            return None
-        if kind == _SIGNED:
-            size = self._signature_bytes
-            payload = record[start + size :]
-            signer = self._signer()
-            if signer is None:
-                if not self._allow_unsigned:
+        try:
+            deadline, kind, flags, form = HEADER.unpack_from(record)
+            start = HEADER.size
+            if flags:
+                if flags & LONG_KEY and long_key(record) != key.encode(errors="surrogatepass"):
                     return None
-            elif not signer.has_signed(_signed(raw, payload), record[start : start + size], size):
+                start = _payload_at(record)
+            if deadline == FOREVER:
+                deadline = FOREVER
+            if kind > _SIGNED:
+                return _native(kind, record, start), deadline
+            if form != self._format:
                 return None
-        elif self._needs_signature and not self._allow_unsigned:
+            if kind == _SIGNED:
+                size = self._signature_bytes
+                payload = record[start + size :]
+                signer = self._signer()
+                if signer is None:
+                    if not self._allow_unsigned:
+                        return None
+                elif not signer.has_signed(_signed(raw, payload), record[start : start + size], size):
+                    return None
+            elif self._needs_signature and not self._allow_unsigned:
+                return None
+            else:
+                payload = record[start:]
+            return Frozen(self._load, payload if self._is_binary else payload.decode()), deadline
+        except (struct.error, UnicodeDecodeError):  # damaged, or none of us wrote it
             return None
-        else:
-            payload = record[start:]
-        return Frozen(self._load, payload if self._is_binary else payload.decode()), deadline
 
     def reason(self, record: bytes) -> str:
         """Why `decode` gave None, without a word on the key or the value."""
+        if len(record) < HEADER.size:
+            return "is damaged"
         _, kind, flags, form = HEADER.unpack_from(record)
+        if kind > _SIGNED and not flags & LONG_KEY:
+            return "is damaged"
         if kind <= _SIGNED and form != self._format:
             return f"was written by another serializer than {self._name}"
         if kind == _SIGNED:
@@ -182,8 +189,11 @@ def added(record: Raw, delta: int | float) -> tuple[bytes, int | float] | None:
     _, kind, flags, _ = HEADER.unpack_from(record)
     if kind not in _NUMBERS:
         return None
-    start = _payload_at(record) if flags else HEADER.size
-    number: int | float = (_INT if kind == _INTEGER else _FLOAT).unpack_from(record, start)[0] + delta
+    try:
+        start = _payload_at(record) if flags else HEADER.size
+        number: int | float = (_INT if kind == _INTEGER else _FLOAT).unpack_from(record, start)[0] + delta
+    except struct.error:  # damaged
+        return None
     if number.__class__ is int and not -_LARGEST <= number < _LARGEST:
         return None
     packed = _INT.pack(number) if number.__class__ is int else _FLOAT.pack(number)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from quickcache_core.errors import SerializationError
 from quickcache_core.metrics.counters import Counters
 from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store.codec import Codec
-from quickcache_core.store.near import NearStore
+from quickcache_core.store.near import NearEntry, NearStore
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,20 @@ class Forms:
         if entry is not None and entry.value.__class__ is Frozen and entry.value.data is packed:
             entry.value = form
         return value if form.__class__ is not Frozen or self._codec.holds(form) else thaw(form)
+
+    def is_readable(self, key: str, entry: NearEntry) -> bool:
+        """Whether there is a value in an entry that may be unread; it is in the form for further reads then.
+        One that can't be read is noted, and isn't near any more.
+        """
+        if not self.is_unread(entry.value):
+            return True
+        try:
+            entry.value = self.read(entry.value)[1]
+        except SerializationError as error:
+            self.unreadable(str(error.__cause__ or error))
+            self._near.drop(key)
+            return False
+        return True
 
     def unreadable(self, reason: str) -> None:
         """Note that a record is of no use."""

@@ -83,12 +83,12 @@ class Extras(NamedTuple):
 
 
 def is_rich(record: Raw) -> int:
-    return record[FLAGS] & RICH
+    return len(record) > FLAGS and record[FLAGS] & RICH
 
 
 def deadline_of(record: Raw) -> float:
     """When it leaves; `FOREVER` itself for a record without an end."""
-    deadline: float = _DEADLINE.unpack_from(record)[0]
+    deadline: float = _DEADLINE.unpack_from(record)[0] if len(record) >= HEADER.size else 0.0
     return FOREVER if deadline == FOREVER else deadline
 
 
@@ -123,7 +123,10 @@ def extras_of(record: Raw) -> Extras:
     name = None
     if etag:
         start = _TAGS_AT + 4 * tags
-        name = bytes(record[start : start + etag - 1]).decode(errors="surrogatepass")
+        try:
+            name = bytes(record[start : start + etag - 1]).decode(errors="surrogatepass")
+        except UnicodeDecodeError:
+            pass  # none of us wrote it
     return Extras(label, fresh, off, born, ttl, stale, age, refresh, bool(sliding), slots, name)
 
 
@@ -133,11 +136,14 @@ def raw_extras(record: Raw) -> bytes:
 
 
 def after_extras(record: Raw) -> int:
-    """Where the extras end, or would begin."""
+    """Where the extras end, or would begin. Raises `struct.error` for a record that ends before."""
     if not record[FLAGS] & RICH:
         return HEADER.size
     tags, etag = _SIZES.unpack_from(record, _SIZES_AT)
-    return int(_TAGS_AT + 4 * tags + max(etag - 1, 0))
+    end = int(_TAGS_AT + 4 * tags + max(etag - 1, 0))
+    if end > len(record):
+        raise struct.error("the extras are cut off")
+    return end
 
 
 def labelled(record: bytes, label: int) -> bytes:

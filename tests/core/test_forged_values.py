@@ -7,20 +7,25 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from quickcache_core import QuickCache, QuickCacheConfig
+from quickcache_core import CacheMiss, KeyAlreadyExists, QuickCache, QuickCacheConfig, SerializationError
 from quickcache_core.serializer.signing import DIGEST_BYTES
 from quickcache_core.store.record import FLAGS, HEADER
+from tests.core.mutations import mutated
 
 if sys.platform == "win32":
     pytest.skip("scope shared needs POSIX", allow_module_level=True)
 
 from quickcache_core.store.shared.opening import shared_stores
 from quickcache_core.store.shared.store import SharedStore
+from quickcache_core.store.shared.values import stored_key
 
 SECRET = "a secret of the tests, long enough"
 KIND = 8
@@ -82,7 +87,7 @@ def plant(cache: QuickCache, raw: bytes, record: bytes) -> None:
 
 def test_the_trap_works(trap: Path, evil: bytes) -> None:
     """Whoever unpickles it makes the directory, with anything behind it."""
-    pickle.loads(evil + b"\0anything")  # noqa: S301
+    pickle.loads(evil + b"\0anything")
     assert trap.is_dir()
 
 
@@ -153,3 +158,69 @@ def test_plain_values_are_not_signed(make: Make) -> None:
     cache.set("n", 1)
     plant(cache, b"n", record_of(cache, b"n")[:-8] + (1000).to_bytes(8, "little"))
     assert cache.get("n") == 1000
+
+
+class Gone:
+    """Its module loses it."""
+
+
+@pytest.mark.parametrize("method", ["get_or_set", "refresh"])
+def test_value_that_nobody_can_read(make: Make, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """A class that a new release doesn't have any more: it is loaded anew, as with any miss."""
+    cache = make()
+    cache.set("k", Gone())
+    near = _store_of(cache)._near
+    near.replace_store(near.stamps, near.references)
+    monkeypatch.delattr(sys.modules[Gone.__module__], "Gone")
+    assert getattr(cache, method)("k", lambda: "loaded") == "loaded"
+    assert cache.get("k") == "loaded"
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "json", "msgpack"])
+def test_records_that_were_changed(make: Make, serializer: str) -> None:
+    """Whatever becomes of the bytes of an entry, each operation answers, or says what its users expect."""
+    cache = make(serializer=serializer, default_ttl=60)
+    cache.set("plain", 5)
+    cache.set("list", [1, {"a": "b"}], 60)
+    cache.set("rich", "text", 60, tags=["t", "u"], stale_ttl=30)
+    cache.set("sliding", [1], 60, sliding=True, max_age=600, tags=["t"])
+    cache.get_or_set("loaded", _with_etag, refresh_ahead=0.5, stale_ttl=30)
+    goods = [record_of(cache, key) for key in (b"plain", b"list", b"rich", b"sliding", b"loaded")]
+
+    @given(st.sampled_from(goods).flatmap(mutated), st.sampled_from(["k", "k" * 600]))
+    def check(data: bytes, key: str) -> None:
+        raw = stored_key(key)
+        for work, *errors in OPERATIONS:
+            plant(cache, raw, data)
+            with suppress(CacheMiss, KeyAlreadyExists, TypeError, *errors):
+                work(cache, key)
+        cache.set(key, "new", tags=["t"])
+        assert cache.get(key) == "new"
+        cache.delete(key)
+
+    check()
+
+
+def _with_etag(context: Any) -> list[int]:
+    context.etag = '"v1"'
+    return [1, 2]
+
+
+# Each with what it may raise besides: what changes a value needs one that can be read.
+OPERATIONS: list[tuple[Any, ...]] = [
+    (lambda cache, key: cache.get(key),),
+    (lambda cache, key: cache.get_many([key, "plain"]),),
+    (lambda cache, key: cache.get_or_set(key, lambda: 1, stale_ttl=5, refresh_ahead=0.5),),
+    (lambda cache, key: cache.ttl(key),),
+    (lambda cache, key: cache.touch(key, 5),),
+    (lambda cache, key: cache.add(key, 1),),
+    (lambda cache, key: cache.update(key, 1),),
+    (lambda cache, key: cache.incr(key, 1), SerializationError),
+    (lambda cache, key: cache.incr(key, 0.5, initial=1.5), SerializationError),
+    (lambda cache, key: cache.pop(key), SerializationError),
+    (lambda cache, key: key in cache,),
+    (lambda cache, key: list(cache.keys()),),
+    (lambda cache, key: cache.cleanup(),),
+    (lambda cache, key: cache.invalidate_tags("t"),),
+    (lambda cache, key: cache.delete(key),),
+]

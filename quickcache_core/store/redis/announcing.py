@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import socket
 from collections.abc import Callable
@@ -24,6 +25,7 @@ _REPEAT: Final = 4.0
 """Seconds after which figures that haven't changed are put there again."""
 _AT_ONCE: Final = 500
 """Processes read in one round trip."""
+_TOO_LARGE: Final = 2**64
 
 
 class Announcing:
@@ -85,20 +87,33 @@ def _unpacked(data: Any) -> Worker | None:
     try:
         said = json.loads(data)
         known = {name: said["figures"][name] for name in StoreFigures._fields if name in said["figures"]}
+        if not all(_is_count(value) for name, value in known.items() if name != "bytes" or value is not None):
+            raise ValueError("no counts")
         figures = StoreFigures(**known)
         worker = Worker(
             int(said["pid"]),
             str(said["server"]),
-            float(said["uptime_s"]),
+            _amount(said["uptime_s"]),
             figures,
-            float(said["ops_per_s"]),
+            _amount(said["ops_per_s"]),
             0,
             0,
         )
         return replace(worker, host=str(said["host"]))
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
         logger.debug("Figures that can't be read: %s", type(error).__name__)
         return None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _TOO_LARGE
+
+
+def _amount(value: Any) -> float:
+    number = float(value)
+    if not 0.0 <= number < math.inf:
+        raise ValueError("no amount")
+    return number
 
 
 def _nobody() -> None:

@@ -12,6 +12,11 @@ WORDS: Final = FIRST_SLOT + SLOTS
 
 _INVALIDATE: Final = b">2\r\n$10\r\ninvalidate\r\n"
 _LONGEST_LINE: Final = 65_536
+"""Bytes, also of a whole message that isn't about keys: nobody has asked for any."""
+_LONGEST_KEY: Final = 1 << 24
+"""Bytes. Each piece of a key that arrives is put to those before it, so this bounds the time as well as the
+memory. A longer one ends the connection, and another is made.
+"""
 _END: Final = b"\r\n"
 _NESTED: Final = {ord("*"): 1, ord("~"): 1, ord(">"): 1, ord("%"): 2, ord("|"): 2}
 """Elements per unit of their count."""
@@ -59,6 +64,8 @@ class PushReader:
         except (ValueError, IndexError):
             raise BadAnswer(data[at : at + 40]) from None
         self._rest = data[at:]
+        if len(self._rest) > (_LONGEST_KEY if self._keys else _LONGEST_LINE):
+            raise BadAnswer(self._rest[:40])
         return slots
 
     # Both give where they ended: `~at` if the rest has to come first.
@@ -74,6 +81,8 @@ class PushReader:
                 raise ValueError
             start = end + 2
             stop = start + int(data[at + 1 : end])
+            if stop < start:
+                raise ValueError  # who goes back by it never comes to the end
             if stop + 2 > size:
                 break
             key = data[start:stop]

@@ -224,7 +224,7 @@ class Reading:
     def look(self, key: str) -> Found | None:
         """As `Store.look`."""
         presence, entry = self.find(key)
-        if entry is None:
+        if entry is None or not self.forms.is_readable(key, entry):
             return None
         now = self._now()
         if isinstance(entry, RichNearEntry):

@@ -300,9 +300,10 @@ class Table:
         """How long the server is to keep something that ends in so many seconds, in milliseconds; None
         for ever.
         """
-        if seconds > _LONGEST:
+        # Turned round, for what is no number: somebody else may have written the record.
+        if not seconds <= _LONGEST:
             return None
-        return max(ceil((seconds + self._grace) * 1000), 1)
+        return max(ceil((max(seconds, -1.0) + self._grace) * 1000), 1)
 
 
 def is_cut(reply: bytes) -> bool:

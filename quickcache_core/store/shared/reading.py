@@ -7,7 +7,7 @@ from typing import Any
 
 from quickcache_core.clock import Clock
 from quickcache_core.entry import FOREVER
-from quickcache_core.errors import SerializationError, StoreUnavailable
+from quickcache_core.errors import StoreUnavailable
 from quickcache_core.keys import check_key
 from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.store.base import ABSENT, Presence
@@ -116,14 +116,8 @@ class Reading:
 
     def _answer(self, key: str, entry: NearEntry, default: Any) -> Any:
         """What a get makes of what was just read from the files, where there may be anything."""
-        value = entry.value
-        if value.__class__ is Frozen and self.forms.is_unread(value):
-            try:
-                entry.value = self.forms.read(value)[1]
-            except SerializationError as error:
-                self.forms.unreadable(str(error.__cause__ or error))
-                self.near.drop(key)
-                return self.near.missing(key, default)
+        if entry.value.__class__ is Frozen and not self.forms.is_readable(key, entry):
+            return self.near.missing(key, default)
         if entry.__class__ is NearEntry:
             return self.near.answer(key, entry, default)
         return self._rich_answer(key, entry, default)
@@ -220,7 +214,7 @@ class Reading:
     def look(self, key: str) -> Found | None:
         """As `Store.look`."""
         presence, entry = self.find(key)
-        if entry is None:
+        if entry is None or not self.forms.is_readable(key, entry):
             return None
         now = self._now()
         if isinstance(entry, RichNearEntry):

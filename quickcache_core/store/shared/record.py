@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import struct
+from typing import Any, Final
 
 from quickcache_core.events import RemovalCause
 from quickcache_core.store import record as layout
 from quickcache_core.store.base import Presence
+from quickcache_core.store.life import TAG_SLOTS
 from quickcache_core.store.record import FLAGS, RICH, Extras, Raw, deadline_of, presence_of
 from quickcache_core.store.shared.words import FIRST_TAG
 
@@ -14,13 +16,16 @@ from quickcache_core.store.shared.words import FIRST_TAG
 _OVERDUE, _INVALIDATED = RemovalCause.EXPIRED, RemovalCause.INVALIDATED
 _GONE = Presence.ABSENT
 
+MALFORMED: Final = (struct.error, IndexError, ValueError)
+"""What reading a record raises that none of us wrote."""
+
 
 def extras_of(record: Raw) -> Extras:
     """Of a record that has some; the tags are indices into the stamps."""
     extras = layout.extras_of(record)
     if not extras.tags:
         return extras
-    return extras._replace(tags=tuple(FIRST_TAG + slot for slot in extras.tags))
+    return extras._replace(tags=tuple(FIRST_TAG + slot % TAG_SLOTS for slot in extras.tags))
 
 
 def is_invalid(extras: Extras, stamps: Any) -> bool:
@@ -33,16 +38,22 @@ def presence(record: Raw | None, now: float, stamps: Any) -> Presence:
     """What a record counts as for those who don't ask for stale ones."""
     if record is None:
         return _GONE
-    extras = extras_of(record) if record[FLAGS] & RICH else None
-    if extras is not None and is_invalid(extras, stamps):
+    try:
+        extras = extras_of(record) if record[FLAGS] & RICH else None
+        if extras is not None and is_invalid(extras, stamps):
+            return _GONE
+        return presence_of(record, now, extras)
+    except MALFORMED:
         return _GONE
-    return presence_of(record, now, extras)
 
 
 def reason_to_leave(record: Raw, now: float, stamps: Any) -> RemovalCause | None:
     """Why it is of no use to anybody any more; None if it may be."""
-    if deadline_of(record) <= now:
+    try:
+        if deadline_of(record) <= now:
+            return _OVERDUE
+        if record[FLAGS] & RICH and is_invalid(extras_of(record), stamps):
+            return _INVALIDATED
+    except MALFORMED:
         return _OVERDUE
-    if record[FLAGS] & RICH and is_invalid(extras_of(record), stamps):
-        return _INVALIDATED
     return None

@@ -10,7 +10,7 @@ from quickcache_core.events import RemovalCause
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.store.base import Bounds, Presence
 from quickcache_core.store.codec import added
-from quickcache_core.store.record import FLAGS, RICH, Raw, deadline_of, is_rich, labelled, touched
+from quickcache_core.store.record import Raw, deadline_of, is_rich, labelled, touched
 from quickcache_core.store.shared.connection import STOP, Connection, Crowded
 from quickcache_core.store.shared.eviction import MOST_DELETIONS, NO_LIMIT, Removal, Victims, evict
 from quickcache_core.store.shared.expiry import in_ms, note_due
@@ -102,7 +102,7 @@ class SharedTable:
 
         def action(txn: Any, slots: list[int]) -> tuple[None, bool]:
             old = txn.get(raw)
-            if old is None or self.writing.listeners or old[FLAGS] & RICH or deadline_of(old) <= now:
+            if old is None or self.writing.listeners or is_rich(old) or deadline_of(old) <= now:
                 self._store(txn, slots, raw, record, old, bounds, removals)
                 return None, True
             # As `_store`, for the common case.

@@ -6,6 +6,7 @@ import hashlib
 
 from quickcache_core.store.codec import DIGEST, long_key
 from quickcache_core.store.record import Raw
+from quickcache_core.store.shared.record import MALFORMED
 from quickcache_core.store.shared.words import LONGEST_KEY
 
 _EMPTY_KEY = b"\xff"
@@ -31,8 +32,14 @@ def original_key(raw: bytes, record: Raw) -> str:
     if raw == _EMPTY_KEY:
         return ""
     if raw[:1] == DIGEST:
-        raw = long_key(record)
-    return raw.decode(errors="surrogatepass")
+        try:
+            raw = long_key(record)
+        except MALFORMED:
+            raw = b""
+    try:
+        return raw.decode(errors="surrogatepass")
+    except UnicodeDecodeError:  # none of us wrote it
+        return raw.decode(errors="replace")
 
 
 def stored_range(prefix: str) -> bytes:
