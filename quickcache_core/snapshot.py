@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from quickcache_core.directories import make_directories
 from quickcache_core.entry import FOREVER
 from quickcache_core.errors import (
     CacheLoadError,
@@ -55,6 +56,7 @@ _HEADER_FIELDS: dict[str, tuple[type, ...]] = {
 _DURATIONS = ("ttl", "stale_ttl", "max_age", "refresh_after")
 """What is saved of a `Life`, in this order; then whether it slides, the slots of its tags, its ETag."""
 _INSTANT = 1e-9  # seconds: a duration that has just begun to be over
+_FIRST_DAY, _DAY_AFTER_THE_LAST = -62135596800.0, 253402300800.0  # seconds since the epoch
 _LONGEST_HEADER = 1 << 16  # bytes
 _ABANDONED_AFTER = 3600.0  # seconds
 # O_EXCL: in a directory that others can write to, a name may be there already, as a link to somewhere.
@@ -220,7 +222,7 @@ def write_atomically(path: str | os.PathLike[str], *chunks: bytes, overwrite: bo
     at `path` is replaced, not followed. Returns the path, which with `overwrite=False` may have got a number.
     """
     path = Path(path)
-    _make_directory(path.parent)
+    make_directories(path.parent)
     _remove_abandoned(path.parent)
     temporary, descriptor = _create(path.parent)
     try:
@@ -326,7 +328,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
                 f"it is {state}: {size} bytes follow the header, {header['length']} were written; "
                 "use another copy"
             )
-        return header, file.read()
+        return header, file.read(size)
 
 
 def _header(line: bytes) -> dict[str, Any]:
@@ -354,6 +356,8 @@ def _well_formed(header: dict[str, Any]) -> bool:
     return (
         header.keys() == _HEADER_FIELDS.keys()
         and all(type(header[name]) in kinds for name, kinds in _HEADER_FIELDS.items())
+        # What a date can be made of.
+        and _FIRST_DAY <= header["created_at"] < _DAY_AFTER_THE_LAST
         # Below maxsize, because a decompressor is asked for one byte more.
         and all(0 <= header[name] < sys.maxsize for name in ("entries", "length", "raw_length"))
     )
@@ -447,16 +451,6 @@ def _is_life(row: object) -> bool:
         and all(type(slot) is int and 0 <= slot < TAG_SLOTS for slot in tags)
         and (etag is None or isinstance(etag, str))
     )
-
-
-def _make_directory(directory: Path) -> None:
-    missing = []
-    while not directory.exists():
-        missing.append(directory)
-        directory = directory.parent
-    # One by one, because mkdir(parents=True) gives its mode to the last one only.
-    for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def _remove_abandoned(directory: Path) -> None:

@@ -123,6 +123,10 @@ def _clear_all(number: int) -> Command:
 # The answers to KEYS, a file each
 
 
+# Without blocking, as the opening of a pipe does until somebody writes to it.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
 def answer_path(board: Board, number: int, worker: object) -> Path:
     return board.path.with_name(f"{board.path.stem}.keys-{number}-{worker}")
 
@@ -141,7 +145,7 @@ def write_answer(path: Path, pid: int, keys: Iterable[KeyOfStore]) -> None:
 def read_answer(path: Path) -> tuple[int, list[KeyOfStore]] | None:
     """The process and its keys; None if there is no answer, or none that can be read."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="ascii") as file:
+        with os.fdopen(os.open(path, _READ), encoding="ascii") as file:
             head: Any = json.loads(file.readline())
             return int(head["pid"]), [KeyOfStore(*json.loads(line)) for line in file]
     except (OSError, ValueError, TypeError, KeyError):

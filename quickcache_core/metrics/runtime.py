@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from quickcache_core.directories import make_directories
+
 RUNTIME_VARIABLE: Final = "QUICKCACHE_RUNTIME_DIR"
 """Environment variable; the directory to use instead."""
 
@@ -44,7 +46,7 @@ def make_private(directory: Path) -> None:
 
     Raises `Unusable` if others could read it or put files there: what they write would be obeyed.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    make_directories(directory.parent)
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from quickcache_core.directories import make_directories
 from quickcache_core.errors import ConfigError, StoreUnavailable
 from quickcache_core.store.shared.guard import open_lock_file
 
@@ -194,10 +195,7 @@ class SharedDirectory:
             (self.path / name).unlink(missing_ok=True)
 
     def _make(self) -> None:
-        try:
-            self.path.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            pass
+        make_directories(self.path)
         check_own(self.path)
 
     def _distrust(self, about: dict[str, Any], here: dict[str, Any]) -> str:
@@ -226,9 +224,8 @@ class SharedDirectory:
 
     def _write_about(self, about: dict[str, Any]) -> None:
         fresh = self.path / f"{DATA}.about"
-        descriptor = os.open(
-            fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, json.dumps(about).encode())
         finally:
@@ -267,17 +264,39 @@ def check_own(path: Path) -> None:
             location,
             f"{kind} is a network file system, which can't be shared by mapping; name a local directory",
         )
-    foreign = sorted(
-        name
-        for name in (one.name for one in path.iterdir())
-        if name not in _OURS and name not in _MAY_BE_THERE and not name.startswith((DATA, QUEUE))
-    )
+    names = sorted(one.name for one in path.iterdir())
+    ours = [name for name in names if name in _OURS or name.startswith((DATA, QUEUE))]
+    for name in ours:
+        _check_file(path / name, location)
+    foreign = [name for name in names if name not in ours and name not in _MAY_BE_THERE]
     if foreign and not (path / _ABOUT).exists():
         raise ConfigError(
             "location",
             location,
             f"the directory has other things in it ({', '.join(foreign[:3])}); name an empty or new one",
         )
+
+
+def _check_file(path: Path, location: str) -> None:
+    # Others may have put it there before the directory was closed to them, to write to it later.
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    is_kind = stat.S_ISDIR if path.name == LOCKS else stat.S_ISREG
+    if not is_kind(found.st_mode):
+        problem = "is a symbolic link" if stat.S_ISLNK(found.st_mode) else "is no file of a cache"
+    elif found.st_uid != os.geteuid():
+        problem = f"belongs to user {found.st_uid}"
+    elif found.st_mode & 0o022:
+        problem = f"is open to others (mode {stat.S_IMODE(found.st_mode):o})"
+    else:
+        return
+    raise ConfigError(
+        "location",
+        location,
+        f"{path.name} in it {problem}, and may be a trap; remove what is in the directory",
+    )
 
 
 def file_system(path: Path) -> str:
