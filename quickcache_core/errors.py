@@ -33,13 +33,20 @@ def _rebuild(cls: type[QuickCacheError], args: tuple[Any, ...], state: dict[str,
     return error
 
 
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # an integer of too many digits, or somebody's __repr__
+        return f"<{type(value).__name__}>"
+
+
 class ConfigError(QuickCacheError, ValueError):
     """A setting is wrong: `field` names it, `value` is what was given, `remedy` what to do."""
 
     code = "CONFIG_ERROR"
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        super().__init__(f"{field}={value!r}: {remedy}")
+        super().__init__(f"{field}={_shown(value)}: {remedy}")
         self.field = field
         self.value = value
         self.remedy = remedy

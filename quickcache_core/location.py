@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -15,6 +16,9 @@ _ACCEPTED: Final = (
     "use '', a name, 'memory://name', 'shared://' and the absolute path of a directory, or 'redis://' and a "
     "host"
 )
+
+
+_NEARLY_A_URL: Final = re.compile(r"\s*(redis|rediss|valkey|valkeys|unix)(:/|//)", re.IGNORECASE)
 
 
 class Location(NamedTuple):
@@ -43,9 +47,12 @@ def read_location(location: object) -> Location:
     """Raises `ConfigError`. Several servers may also be a list or a tuple of URLs."""
     text = joined(location)
     if not isinstance(text, str):
-        raise ConfigError("location", location, f"give a string: {_ACCEPTED}")
+        raise ConfigError("location", _harmless(location), f"give a string: {_ACCEPTED}")
     scheme, separator, rest = text.partition("://")
     if not separator:
+        if _NEARLY_A_URL.match(text):
+            # As a name of a store it would be shown to everybody, and nothing would be shared.
+            raise ConfigError("location", _harmless(location), f"no URL, for want of '://'; {_ACCEPTED}")
         return Location("memory", text)
     if scheme == "memory":
         return Location("memory", rest)
@@ -57,8 +64,7 @@ def read_location(location: object) -> Location:
                 "give the absolute path of a directory, as in 'shared:///var/cache/shop'",
             )
         return Location("shared", os.path.normpath(rest))
-    # A password doesn't belong in an error, which ends up in a log.
-    harmless = Hidden(location) if "@" in text or "password" in text else location
+    harmless = _harmless(location)
     if not is_address(text):
         raise ConfigError("location", harmless, f"unknown scheme; {_ACCEPTED}")
     try:
@@ -66,6 +72,12 @@ def read_location(location: object) -> Location:
     except BadAddress as error:
         raise ConfigError("location", harmless, f"{error}; give a URL such as {EXAMPLES}") from None
     return Location("redis", str(address), address)
+
+
+def _harmless(location: object) -> object:
+    # A password doesn't belong in an error, which ends up in a log.
+    text = location if isinstance(location, str) else repr(location)
+    return Hidden(location) if "@" in text or "password" in text else location
 
 
 def check_directory(location: object) -> None:

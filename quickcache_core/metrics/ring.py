@@ -147,9 +147,15 @@ def read_answer(path: Path) -> tuple[int, list[KeyOfStore]] | None:
     try:
         with os.fdopen(os.open(path, _READ), encoding="ascii") as file:
             head: Any = json.loads(file.readline())
-            return int(head["pid"]), [KeyOfStore(*json.loads(line)) for line in file]
-    except (OSError, ValueError, TypeError, KeyError):
+            return int(head["pid"]), [_key_of(*json.loads(line)) for line in file]
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+
+
+def _key_of(key: object, ttl: object) -> KeyOfStore:
+    if not isinstance(key, str) or not (ttl is None or isinstance(ttl, int | float)):
+        raise TypeError
+    return KeyOfStore(key, ttl)
 
 
 def remove_answers(board: Board, *, older_than: float) -> None:
