@@ -186,10 +186,10 @@ class Codec:
 
 def added(record: Raw, delta: int | float) -> tuple[bytes, int | float] | None:
     """A record whose number is larger by `delta`, and the number; None if that isn't a plain 64-bit sum."""
-    _, kind, flags, _ = HEADER.unpack_from(record)
-    if kind not in _NUMBERS:
-        return None
     try:
+        _, kind, flags, _ = HEADER.unpack_from(record)
+        if kind not in _NUMBERS:
+            return None
         start = _payload_at(record) if flags else HEADER.size
         number: int | float = (_INT if kind == _INTEGER else _FLOAT).unpack_from(record, start)[0] + delta
     except struct.error:  # damaged

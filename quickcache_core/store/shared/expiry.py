@@ -22,6 +22,9 @@ _SHORTEST_PAUSE = 1.0
 _SHARE = 50
 """Looking at all entries takes at most one part in so many of the time."""
 
+_NEVER = 1e15
+"""Seconds."""
+
 Write = Callable[..., tuple[Any, int]]
 
 
@@ -132,4 +135,5 @@ def note_due(stamps: Any, due: int) -> None:
 
 def in_ms(deadline: float) -> int:
     """A deadline in seconds as the words have it."""
-    return NO_DUE if deadline == FOREVER else max(int(deadline * 1000), 0)
+    # What is no number, in a damaged record, is never due.
+    return int(max(deadline, 0.0) * 1000) if deadline < _NEVER else NO_DUE
