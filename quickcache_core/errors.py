@@ -33,7 +33,7 @@ def _rebuild(cls: type[QuickCacheError], args: tuple[Any, ...], state: dict[str,
     return error
 
 
-def _shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     try:
         return repr(value)
     except Exception:  # an integer of too many digits, or somebody's __repr__
@@ -46,7 +46,7 @@ class ConfigError(QuickCacheError, ValueError):
     code = "CONFIG_ERROR"
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        super().__init__(f"{field}={_shown(value)}: {remedy}")
+        super().__init__(f"{field}={safe_repr(value)}: {remedy}")
         self.field = field
         self.value = value
         self.remedy = remedy
@@ -100,7 +100,7 @@ class InvalidTTL(QuickCacheError, ValueError):
 
     def __init__(self, ttl: object, field: str = "ttl_sec") -> None:
         super().__init__(
-            f"{field}={ttl!r}: give a number of seconds above 0, a timedelta above 0, "
+            f"{field}={safe_repr(ttl)}: give a number of seconds above 0, a timedelta above 0, "
             "None for the default, or NEVER for an entry without an end"
         )
         self.ttl = ttl
@@ -114,7 +114,8 @@ class InvalidKey(QuickCacheError, ValueError):
 
     def __init__(self, key: object) -> None:
         super().__init__(
-            f"key={key!r}: keys are strings, this is {type(key).__name__}; pass str(...) or an f-string"
+            f"key={safe_repr(key)}: keys are strings, this is {type(key).__name__}; "
+            "pass str(...) or an f-string"
         )
         self.key = key
 

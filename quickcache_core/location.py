@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from quickcache_core.checks import Hidden
-from quickcache_core.errors import ConfigError
+from quickcache_core.errors import ConfigError, safe_repr
 from quickcache_core.store.redis.address import EXAMPLES, Address, BadAddress, is_address, read_address
 
 _ACCEPTED: Final = (
@@ -76,7 +76,7 @@ def read_location(location: object) -> Location:
 
 def _harmless(location: object) -> object:
     # A password doesn't belong in an error, which ends up in a log.
-    text = location if isinstance(location, str) else repr(location)
+    text = location if isinstance(location, str) else safe_repr(location)
     return Hidden(location) if "@" in text or "password" in text else location
 
 

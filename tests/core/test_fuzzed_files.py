@@ -229,6 +229,7 @@ VALUES = st.one_of(
 
 @given(st.dictionaries(st.sampled_from([one.name for one in fields(QuickCacheConfig)]), VALUES, max_size=3))
 @example({"max_size": 10**5000})
+@example({"default_ttl": 10**5000})
 @example({"location": ["redis://:hunter2@h", None]})
 def test_settings_of_any_kind(options: dict[str, Any]) -> None:
     """A configuration, or a `ConfigError` that says which field."""
