@@ -636,8 +636,8 @@ class QuickCache:
         self._store.clear()
 
     def cleanup(self) -> int:
-        """Let expired entries leave now; how many there were. Takes time by their number only, in short holds
-        of the lock.
+        """Let expired entries leave now, in short holds of the lock; how many there were. In scope `memory`
+        that takes time by their number only; scope `shared` looks at every entry once one is due.
         """
         return self._store.sweep()
 

@@ -83,8 +83,9 @@ class SettingError(InvalidCacheBackendError):
     """A setting of a cache is wrong. `check_id` is the system check that finds it."""
 
     def __init__(self, check_id: str, setting: str, value: object, remedy: str) -> None:
-        # A secret must not end up in logs and on error pages.
-        hidden = setting.startswith(("SECRET", "REDIS_OPTIONS"))
+        # A secret must not end up in logs and on error pages, nor one under a name of another cache.
+        is_unknown = check_id == UNKNOWN and not isinstance(value, int | float)
+        hidden = is_unknown or setting.startswith(("SECRET", "REDIS_OPTIONS"))
         self.shown = f"<{type(value).__name__}>" if hidden else repr(value)
         super().__init__(f"{setting}={self.shown}: {remedy}")
         self.check_id = check_id

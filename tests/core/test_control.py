@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,25 +30,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWa
 NAME = "commanded"
 
 
-made: weakref.WeakSet[QuickCache] = weakref.WeakSet()
-
-
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The runtime directory of this test alone."""
     monkeypatch.setenv("QUICKCACHE_RUNTIME_DIR", str(tmp_path / "run"))
     yield tmp_path / "run"
-    # One that is left would go on as a worker, in the directory of the next test.
-    for cache in list(made):
-        cache.stop()
-    made.clear()
     gc.collect()
 
 
 def make(**settings: Any) -> QuickCache:
-    cache = QuickCache(QuickCacheConfig(**{"publish_as": NAME, **settings}))
-    made.add(cache)
-    return cache
+    return QuickCache(QuickCacheConfig(**{"publish_as": NAME, **settings}))
 
 
 def control_of(cache: QuickCache, patience: float = 30.0) -> Control:

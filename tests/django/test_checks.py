@@ -55,6 +55,14 @@ def test_nothing_wrong() -> None:
     [
         ("E001", {"OPTIONS": {"MAX_ENTRYS": 5}}, "MAX_ENTRYS=5", "did you mean 'MAX_ENTRIES'?"),
         ("E001", {"MAX_ENTRIES": 5}, "MAX_ENTRIES=5", "Move it into OPTIONS."),
+        ("E001", {"OPTIONS": {"PASSWORD": "hunter2"}}, "PASSWORD=<str>", "There is no such option"),
+        ("E001", {"PASSWORD": "hunter2"}, "PASSWORD=<str>", "There is no such setting"),
+        (
+            "E001",
+            {"OPTIONS": {"CONNECTION_POOL_KWARGS": {"password": "hunter2"}}},
+            "CONNECTION_POOL_KWARGS=<dict>",
+            "There is no such option",
+        ),
         ("E002", {"OPTIONS": {"EVICTION_POLICY": "best"}}, "EVICTION_POLICY='best'", "s3fifo"),
         ("E002", {"TIMEOUT": "soon"}, "TIMEOUT='soon'", "Give seconds as a number, or None for never."),
         ("E002", {"OPTIONS": {"SECRET": 5}}, "SECRET=<int>", ""),

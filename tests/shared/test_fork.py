@@ -148,7 +148,7 @@ def test_parent_ends_while_child_goes_on(start: Start) -> None:
 def test_threads_begin_at_once_in_a_child_that_python_was_not_told_of(start: Start) -> None:
     """uWSGI's workers: several threads make their first use of the inherited cache at one instant."""
     parent = start()
-    # Else it may hold one of Python's own locks when the process forks, which the child would never get.
+    # That thread may hold one of Python's locks when the process forks, and the child would wait for ever.
     parent.do("run", f"{SCENES}:no_background_thread")
     parent.set("k", 1)
     for _ in range(10):
