@@ -30,6 +30,9 @@ SIGNER = Signer("a secret of the tests, long enough", purpose="tests")
 GRACE = 600.0
 """Seconds. The tests turn the clock by hand, and the server's goes on as it will."""
 
+PATIENCE = {"socket_timeout": 30.0, "socket_connect_timeout": 30.0}
+"""Seconds. A machine that is busy is no outage, in which a store answers as one that is empty."""
+
 _prefixes = (f"t{os.getpid()}-{number}" for number in itertools.count())
 
 
@@ -56,7 +59,7 @@ class RedisContract(StoreContract, LifeContract):
 
     def make_store(self, clock: ManualClock) -> Store:
         codec = Codec(self.serializer, self.isolation, (), lambda: SIGNER, False)
-        client = Client(read_address(self.url), clock=clock)
+        client = Client(read_address(self.url), PATIENCE, clock=clock)
         store = RedisStore(client, next(_prefixes), codec, clock, self.near_size, grace=GRACE)
         self._made.append(store)
         return store
