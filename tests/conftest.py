@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -48,10 +49,11 @@ def nothing_goes_on() -> Iterator[None]:
     A store may live as long as the process. Then it would count as a worker, in the runtime directory of the
     next test; and a process that runs thousands of tests would have thousands of files open.
     """
-    publishers, tables = set(_publishers()), set(_open_tables())
+    publishers, tables = WeakSet(_publishers()), set(_open_tables())
     yield
-    for publisher in set(_publishers()) - publishers:
-        publisher.mute()
+    for publisher in _publishers():
+        if publisher not in publishers:
+            publisher.mute()
     for path in set(_open_tables()) - tables:
         sys.modules[_OPENING].shared_stores.drop(path)
 

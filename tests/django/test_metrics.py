@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from quickcache_django.metrics import CacheCollector, instrument
-from tests.gunicorn_server import gunicorn
+from tests.gunicorn_server import PATIENCE, gunicorn
 
 BACKEND = "quickcache_django.QuickCache"
 ROOT = Path(__file__).resolve().parents[2]
@@ -279,6 +280,10 @@ def test_any_worker_shows_all(tmp_path: Path) -> None:
             pids.add(pid)
             hits += outcome == "hit"
             requests += 1
+        end = time.monotonic() + PATIENCE
+        # A worker publishes when it has sent its answer, so the other one may still miss that request.
+        while samples(server.get("/metrics"))["quickcache_sets_total", "default"] < requests:
+            assert time.monotonic() < end
         for _ in range(10):
             found = samples(server.get("/metrics"))
             assert found["quickcache_hits_total", "default"] == hits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from quickcache_flask.metrics import CacheCollector, instrument, metrics_blueprint
-from tests.gunicorn_server import gunicorn
+from tests.gunicorn_server import PATIENCE, gunicorn
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a token that nobody guesses"
@@ -169,6 +170,10 @@ def test_any_worker_shows_all(tmp_path: Path) -> None:
         while len(pids) < 2 or requests < 20:
             pids.add(server.get(f"/visit/k{requests}"))
             requests += 1
+        end = time.monotonic() + PATIENCE
+        # A worker publishes when it has sent its answer, so the other one may still miss that request.
+        while samples(server.get("/metrics"))["quickcache_sets_total", "cache1"] < requests:
+            assert time.monotonic() < end
         for _ in range(10):
             found = samples(server.get("/metrics"))
             assert found["quickcache_sets_total", "cache1"] == requests
