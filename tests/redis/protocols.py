@@ -16,6 +16,7 @@ from quickcache_core.store.redis.pushes import PushReader
 
 _feed = PushReader.feed
 _keep = NearStore.keep
+_lose = TrackedNear._lose
 
 
 def pushes_ignored() -> None:
@@ -56,6 +57,13 @@ def no_lease() -> None:
 
 def kept_over_reconnect() -> None:
     """What was near is near again when there is another connection."""
+    was_near: dict[str, Any] = {}
+
+    def lose(self: Any) -> None:
+        if self._tracking is not None:
+            was_near.clear()
+            was_near.update(self.young)
+        _lose(self)
 
     def connect(self: Any) -> None:
         # What makes the gap wide enough for others to write in.
@@ -65,8 +73,10 @@ def kept_over_reconnect() -> None:
             with self._stamping:
                 self._tracking = new
                 self._trusted_until = new.trusted_until
+                self.young.update(was_near)
                 self.stamps[WHOLE] = self._whole
 
+    TrackedNear._lose = lose  # type: ignore[method-assign]
     TrackedNear._connect = connect  # type: ignore[method-assign]
 
 

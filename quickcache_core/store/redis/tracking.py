@@ -13,6 +13,7 @@ from redis.connection import AbstractConnection
 
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.store.redis.pushes import BadAnswer, PushReader
+from quickcache_core.store.redis.wiring import close_when_dropped
 
 LEASE: Final = 1.0
 """Seconds after a PING was sent during which its answer is proof that we hear of changes."""
@@ -71,6 +72,7 @@ class Stream:
     def __init__(self, endpoint: Endpoint, prefix: bytes, generation_key: bytes) -> None:
         """Connects; that takes up to the timeouts of the endpoint. Raises `Lost`, `NotTracking`."""
         self._connection = endpoint.connection()
+        close_when_dropped(self, self._connection)
         self._socket: Any = None
         self._reader = PushReader(generation_key)
         self._pinged = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
+from weakref import finalize
 
 import redis
 import redis.asyncio.connection as asynchronous
@@ -84,6 +85,7 @@ class SyncChannel:
 
     def __init__(self, connection: synchronous.AbstractConnection) -> None:
         self._connection = connection
+        close_when_dropped(self, connection)
 
     def connect(self) -> None:
         self._connection.connect()
@@ -110,10 +112,23 @@ class SyncChannel:
         return replies
 
     def close(self) -> None:
-        try:
-            self._connection.disconnect()
-        except BROKEN:
-            pass
+        _disconnect(self._connection)
+
+
+def close_when_dropped(owner: object, connection: synchronous.AbstractConnection) -> None:
+    """Close `connection` once nobody has `owner` any more.
+
+    Not left to the finalizer of redis-py's connection: where objects refer to each other in a circle, the
+    collector calls those of all in any order, and a socket whose own comes first warns that it was left open.
+    """
+    finalize(owner, _disconnect, connection).atexit = False
+
+
+def _disconnect(connection: synchronous.AbstractConnection) -> None:
+    try:
+        connection.disconnect()
+    except BROKEN:
+        pass
 
 
 class AsyncChannel:
