@@ -240,7 +240,7 @@ class Worker:
             self.delete(row, key)
         elif chance < 0.092:
             self.invalidate(row, first)
-        elif chance < 0.0924 and row == 0:
+        elif chance < 0.093 and row == 0:
             self.clear(row)
 
     # Reads
