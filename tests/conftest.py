@@ -11,6 +11,8 @@ from weakref import WeakSet
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.again import Again
+
 # Wall time says nothing on a busy machine; what a run found is printed so that it can be replayed.
 settings.register_profile(
     "quick", deadline=None, print_blob=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
@@ -40,6 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=10.0,
         help="how long the coherence oracle looks for outdated answers, in seconds (default: 10)",
     )
+    parser.addoption("--again", action="store_true", help="run what failed again, alone: see tests/again.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--again") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Again())
 
 
 @pytest.fixture(autouse=True)
