@@ -22,6 +22,7 @@ from quickcache_core.eviction_policy import EvictionPolicy
 from quickcache_core.files import CacheFiles, FileRules
 from quickcache_core.loading.options import LoadOptions
 from quickcache_core.location import joined, read_location
+from quickcache_core.moving import DJANGO_REDIS_SERIALIZERS, former_option
 from quickcache_core.registry import eviction_policies, serializers
 from quickcache_core.scopes import LEAST_BYTES, check_shared_scope, make_store
 from quickcache_core.serializer import BaseSerializer
@@ -431,9 +432,15 @@ QuickCache.default_config = QuickCacheConfig
 
 
 def nearest_option(name: str, options: Sequence[str] = ()) -> str:
-    """What to say of an option that doesn't exist: the one that was probably meant, or all there are."""
+    """What to say of an option that doesn't exist: what does here what it does in another cache, the one
+    that was probably meant, or all there are.
+    """
     known = list(options or FIELDS)
     by_lower = {one.lower(): one for one in known}
+    if name.lower() not in by_lower:
+        spelled = str.upper if all(one.isupper() for one in known) else str
+        if meaning := former_option(name, spelled):
+            return meaning
     close = [by_lower[one] for one in get_close_matches(name.lower(), by_lower, n=1)]
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
 
@@ -448,6 +455,10 @@ def _disabled_by_environment() -> bool:
 
 
 def _check_serializer(name: str, value: object) -> None:
+    if isinstance(value, str) and value.startswith(DJANGO_REDIS_SERIALIZERS):
+        raise ConfigError(
+            name, value, f"give {' or '.join(map(repr, serializers.available()))}; it is django-redis's"
+        )
     serializer = serializers.create(value, field=name)
     extension = getattr(serializer, "extension", None)
     if not isinstance(extension, str) or "/" in extension or "\0" in extension:

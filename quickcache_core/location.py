@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from quickcache_core.checks import Hidden
 from quickcache_core.errors import ConfigError, safe_repr
+from quickcache_core.moving import meant_elsewhere
 from quickcache_core.store.redis.address import EXAMPLES, Address, BadAddress, is_address, read_address
 
 _ACCEPTED: Final = (
@@ -47,7 +48,8 @@ def read_location(location: object) -> Location:
     """Raises `ConfigError`. Several servers may also be a list or a tuple of URLs."""
     text = joined(location)
     if not isinstance(text, str):
-        raise ConfigError("location", _harmless(location), f"give a string: {_ACCEPTED}")
+        meant = meant_elsewhere(location)
+        raise ConfigError("location", _harmless(location), meant or f"give a string: {_ACCEPTED}")
     scheme, separator, rest = text.partition("://")
     if not separator:
         if _NEARLY_A_URL.match(text):

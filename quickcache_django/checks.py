@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 from quickcache_core import ConfigError
 from quickcache_core.free_memory import memory_limit
 from quickcache_core.location import check_directory, exposed_by, read_location, room_for
+from quickcache_core.moving import IN_MEMORY, meant_elsewhere
 from quickcache_core.scopes import DEFAULT_BYTES
 from quickcache_core.sizes import bytes_of, in_words
 from quickcache_django.backend import QuickCache
@@ -40,6 +41,7 @@ EXPOSED: Final = "quickcache.W003"
 UNSIGNED: Final = "quickcache.W004"
 TOO_LARGE: Final = "quickcache.W005"
 WEAK_KEY: Final = "quickcache.W006"
+NO_NAME: Final = "quickcache.W007"
 
 _SESSION_ENGINES = ("django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db")
 _WHERE_WORKERS_SHARE = 'Give it a LOCATION that all workers share, such as "shared:///srv/shop/cache"'
@@ -59,7 +61,12 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             ]
         found += [_message(alias, error) for error in errors]
         if not errors:
-            found += [*_exposed(alias, reader), *_unsigned(alias, reader), *_too_large(alias, reader)]
+            found += [
+                *_exposed(alias, reader),
+                *_unsigned(alias, reader),
+                *_too_large(alias, reader),
+                *_no_name(alias, reader),
+            ]
     return found
 
 
@@ -184,6 +191,17 @@ def _too_large(alias: str, reader: Reader) -> Iterator[CheckMessage]:
             alias,
             f"MAX_BYTES is {in_words(wanted)}, and {where} {in_words(room)} in all.",
             'Give less, or a share of the memory such as "10%".',
+        )
+
+
+def _no_name(alias: str, reader: Reader) -> Iterator[CheckMessage]:
+    meant = meant_elsewhere(reader.location)
+    if meant is not None:
+        yield _warning(
+            NO_NAME,
+            alias,
+            f"LOCATION {IN_MEMORY}.",
+            f"{meant[:1].upper()}{meant[1:]}.",
         )
 
 

@@ -34,6 +34,7 @@ from quickcache_flask.conf import (
     DEFAULT_THRESHOLD,
     DEFAULT_TIMEOUT,
     default_ttl_of,
+    doubts,
     in_memory,
     named_as_written,
     published_as,
@@ -108,6 +109,8 @@ class QuickCache(BaseCache):
     key_prefix: str
     given_as: Mapping[str, str] = MappingProxyType({})
     """The app's setting that each argument came from."""
+    doubts: tuple[str, ...] = ()
+    """What of the app's settings may not be meant."""
 
     def __init__(
         self,
@@ -167,6 +170,10 @@ class QuickCache(BaseCache):
         except ConfigError as error:
             raise named_as_written(error, settings) from error
         backend.given_as = {argument: setting.name for argument, setting in settings.items()}
+        backend.doubts = tuple(doubts(app, config, settings))
+        for doubt in backend.doubts:
+            # Where the app calls `init_app`.
+            warnings.warn(doubt, UserWarning, stacklevel=4)
         _publish_after_requests(app, backend)
         relay.add(backend.engine, (weakref.ref(app), weakref.ref(backend)))
         return backend

@@ -341,7 +341,7 @@ def check(as_json: bool, names: tuple[str, ...]) -> None:
     """
     report: CheckReport = {
         "aliases": [
-            check_alias(name, backend.engine, _sources(backend), _same)
+            check_alias(name, backend.engine, _sources(backend), _same, backend.doubts)
             for name, backend in chosen(current_app, names).items()
         ]
     }

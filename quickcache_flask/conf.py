@@ -12,6 +12,7 @@ from typing import Any
 from flask import Flask
 
 from quickcache_core import FIELDS, NEVER, TTL, ConfigError, nearest_option
+from quickcache_core.moving import IN_MEMORY, WITHOUT_EFFECT, former_option, meant_elsewhere
 
 PREFIX = "CACHE_QUICKCACHE_"
 DEFAULT_THRESHOLD = 500
@@ -68,6 +69,22 @@ def named_as_written(error: ConfigError, settings: Mapping[str, Setting]) -> Con
     # The core shows of a secret only what may be seen.
     value = error.value if error.field in _SECRETS else setting.given
     return ConfigError(setting.name, value, error.remedy)
+
+
+def doubts(app: Flask, config: Mapping[str, Any], settings: Mapping[str, Setting]) -> Iterator[str]:
+    """What was left behind by another type of cache, so that each worker has a cache of its own unawares."""
+    location = settings.get("location")
+    if location is not None and "://" in str(location.value):
+        return
+    meant = meant_elsewhere(location.value) if location else None
+    if location and meant:
+        yield f"{location.name} {IN_MEMORY}: {meant}"
+    if config.get("CACHE_TYPE") != app.config.get("CACHE_TYPE", config.get("CACHE_TYPE")):
+        return  # the app has another cache, whose settings they may be
+    for name in WITHOUT_EFFECT:
+        if config.get(name):
+            hint = former_option(name, 'CACHE_OPTIONS["{}"]'.format)
+            yield f"{name} has no effect, and the store is in memory: {hint}"
 
 
 def secrets_of(app: Flask) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, Literal, TypedDict
 
@@ -64,15 +64,19 @@ def broken_alias(alias: str, location: str, errors: Sequence[str]) -> CheckedAli
 
 
 def check_alias(
-    alias: str, cache: QuickCache, sources: Mapping[str, str], name_of: Callable[[str], str]
+    alias: str,
+    cache: QuickCache,
+    sources: Mapping[str, str],
+    name_of: Callable[[str], str],
+    doubts: Iterable[str] = (),
 ) -> CheckedAlias:
     """Look at everything, and store, read and delete one entry.
 
     `sources`: where fields of the configuration were set; those that aren't in it have their default.
-    `name_of`: what the framework calls a field.
+    `name_of`: what the framework calls a field. `doubts`: what of the settings may not be meant.
     """
     location = read_location(cache.config.location)
-    findings = [finding("settings", "valid")]
+    findings = [finding("settings", "valid"), *(finding("settings", one, "warning") for one in doubts)]
     if not cache.enabled:
         findings.append(finding("settings", "the cache is switched off: nothing is stored", "warning"))
     if location.scope in _LOOKS:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -78,6 +79,9 @@ def test_nothing_wrong() -> None:
         ("E002", {"KEY_FUNCTION": 5}, "KEY_FUNCTION=5", "Give a function of key, prefix and version"),
         ("E005", {"LOCATION": 5}, "LOCATION=5", "'shared://' and the absolute path of a directory"),
         ("E005", {"LOCATION": Path("/srv")}, f"LOCATION={Path('/srv')!r}", "'shared://' and the absolute"),
+        ("E005", {"LOCATION": ["127.0.0.1:11211"]}, "LOCATION=['127.0.0.1:11211']", "redis://127.0.0.1:6379"),
+        ("E001", {"OPTIONS": {"SOCKET_TIMEOUT": 5}}, "SOCKET_TIMEOUT=5", "in REDIS_OPTIONS"),
+        ("E001", {"OPTIONS": {"PASSWORD": "s3cret"}}, "PASSWORD=<str>", "the URL in LOCATION"),
         ("E005", {"LOCATION": "ftp://x"}, "LOCATION='ftp://x'", "Unknown scheme"),
         ("E005", {"LOCATION": "redis://x/y"}, "LOCATION='redis://x/y'", "The database is a number"),
         ("E005", {"LOCATION": "redis://:pw@x/y"}, "LOCATION=<str>", "The database is a number"),
@@ -271,6 +275,27 @@ class TestDangers:
             [message] = check(shop={"LOCATION": f"shared://{tmp_path}/c"})
         assert message.id == "quickcache.W005"
         assert "MAX_BYTES is 128 MB, and the file system of its directory has 67.1 MB" in message.msg
+
+    @pytest.mark.parametrize(
+        ("location", "remedy"),
+        [
+            ("/var/tmp/cache", "'shared:///var/tmp/cache'"),
+            ("127.0.0.1:11211", "'redis://127.0.0.1:6379'"),
+            ("localhost:6379", "'redis://localhost:6379'"),
+        ],
+    )
+    def test_a_place_that_is_the_name_of_a_store(self, location: str, remedy: str) -> None:
+        """As it is left behind by other backends; `quickcache_check` says it, too."""
+        [message] = check(shop={"LOCATION": location})
+        assert message.id == "quickcache.W007"
+        assert "the name of a store in memory" in message.msg
+        assert remedy in str(message.hint)
+        assert check(shop={"LOCATION": f"memory://{location}"}) == []
+        with override_settings(CACHES={"default": {"BACKEND": BACKEND, "LOCATION": location}}):
+            said = StringIO()
+            call_command("quickcache_check", stdout=said)
+        assert f"  warning  settings: {message.msg.split(': ')[1][:-1]}" in said.getvalue()
+        assert remedy in said.getvalue()
 
 
 STRONG = "a key that nobody guesses, of more than fifty characters: 0123456789"

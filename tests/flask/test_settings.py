@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from flask_caching import Cache
 from quickcache_core import FIELDS, NEVER, CacheLoadError, ConfigError, QuickCacheConfig, QuickCacheError
 from quickcache_core.testing import ManualClock
 from quickcache_flask import QuickCache
+from quickcache_flask.cli import quickcache
 
 
 class Example(NamedTuple):
@@ -156,7 +158,7 @@ def test_field_given_twice(app: Flask, field: str) -> None:
         ({"CACHE_OPTIONS": {"max_sizee": 5}}, 'CACHE_OPTIONS["max_sizee"]', "did you mean 'max_size'?"),
         ({"CACHE_OPTIONS": {"MAX_SIZE": 5}}, 'CACHE_OPTIONS["MAX_SIZE"]', "did you mean 'max_size'?"),
         ({"CACHE_OPTIONS": {"treshold": 5}}, 'CACHE_OPTIONS["treshold"]', "did you mean 'threshold'?"),
-        ({"CACHE_OPTIONS": {"mode": 5}}, 'CACHE_OPTIONS["mode"]', "there are "),
+        ({"CACHE_OPTIONS": {"mode": 5}}, 'CACHE_OPTIONS["mode"]', "leave it out: there is none"),
         ({"CACHE_OPTIONS": {5: 5}}, 'CACHE_OPTIONS["5"]', "there are "),
         ({"CACHE_QUICKCACHE_MAX_SIZEE": 5}, "CACHE_QUICKCACHE_MAX_SIZEE", "did you mean 'MAX_SIZE'?"),
         ({"CACHE_QUICKCACHE_max_size": 5}, "CACHE_QUICKCACHE_max_size", "did you mean 'MAX_SIZE'?"),
@@ -164,7 +166,7 @@ def test_field_given_twice(app: Flask, field: str) -> None:
         (
             {"CACHE_QUICKCACHE_THRESHOLD": 5},
             "CACHE_QUICKCACHE_THRESHOLD",
-            "after CACHE_QUICKCACHE_, there are ",
+            "after CACHE_QUICKCACHE_, write MAX_SIZE; CACHE_THRESHOLD stays",
         ),
     ],
 )
@@ -348,3 +350,42 @@ def test_apps_can_go(tmp_path: Path) -> None:
     del app
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("config", "doubt"),
+    [
+        ({"CACHE_OPTIONS": {"location": "/var/tmp/cache"}}, "'shared:///var/tmp/cache'"),
+        ({"CACHE_QUICKCACHE_LOCATION": "localhost:6379"}, "'redis://localhost:6379'"),
+        ({"CACHE_REDIS_URL": "redis://:s3cret@localhost"}, 'write CACHE_OPTIONS["location"]'),
+        ({"CACHE_REDIS_PASSWORD": "s3cret"}, 'the URL in CACHE_OPTIONS["location"]'),
+        ({"CACHE_DIR": "/var/tmp/cache", "CACHE_OPTIONS": {"location": "shop"}}, "'shared://' and the"),
+    ],
+)
+def test_settings_left_behind(app: Flask, config: dict[str, Any], doubt: str) -> None:
+    """What names another place, while the store is in memory: Python warns, and `flask quickcache check`."""
+    with pytest.warns(UserWarning, match=re.escape(doubt)) as warned:
+        init_app(app, **config)
+    [warning] = warned
+    assert "s3cret" not in str(warning.message)
+    result = app.test_cli_runner().invoke(quickcache, ["check"])
+    assert result.exit_code == 0
+    assert f"  warning  settings: {warning.message}" in result.output
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"CACHE_OPTIONS": {"location": "memory:///var/tmp/cache"}},
+        {"CACHE_OPTIONS": {"location": "memory://"}, "CACHE_REDIS_URL": "redis://localhost"},
+    ],
+)
+def test_memory_is_meant(app: Flask, config: dict[str, Any]) -> None:
+    """A location that says so ends the warnings."""
+    init_app(app, **config)
+
+
+def test_settings_of_another_cache(app: Flask) -> None:
+    """They belong to the app's own cache, of another type."""
+    app.config.update(CACHE_TYPE="RedisCache", CACHE_REDIS_URL="redis://localhost")
+    Cache(app, config={"CACHE_TYPE": "quickcache_flask.QuickCache"})

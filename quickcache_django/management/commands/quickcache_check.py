@@ -10,6 +10,7 @@ from quickcache_core import ConfigError
 from quickcache_core.commands.check import CheckReport, broken_alias, check_alias, check_lines, problems
 from quickcache_core.location import read_location, shown
 from quickcache_core.metrics.report import to_json
+from quickcache_core.moving import IN_MEMORY, meant_elsewhere
 from quickcache_django.backend import QuickCache
 from quickcache_django.checks import entries
 from quickcache_django.conf import DEFAULTS, Reader
@@ -59,7 +60,9 @@ class Command(CacheCommand):
             engine.control.stay_out()
         in_memory = read_location(engine.config.location).scope == "memory"
         sources = _sources(alias, location, reader.given_as, in_memory)
-        return {**check_alias(alias, engine, sources, str.upper), "location": _shown(location)}
+        meant = meant_elsewhere(location)
+        doubts = [f"LOCATION {IN_MEMORY}: {meant}"] if meant else []
+        return {**check_alias(alias, engine, sources, str.upper, doubts), "location": _shown(location)}
 
 
 def _sources(alias: str, location: Any, given_as: dict[str, str], in_memory: bool) -> dict[str, str]:
