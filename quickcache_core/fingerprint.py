@@ -162,9 +162,10 @@ def _zone(value: Any) -> str:
 # Read on every call of a cached function. The one for int raises ValueError beyond some thousand digits.
 SIMPLE: Final[dict[type, Callable[[Any], str]]] = {
     type(None): lambda value: "None",
-    bool: bool.__repr__,
-    int: int.__repr__,
-    float: float.__repr__,
+    # As their `__repr__` says them, in less time.
+    bool: str,
+    int: str,
+    float: str,
     str: quoted,
     bytes: lambda value: f"b'{value.hex()}'",
     complex: _complex,

@@ -30,12 +30,12 @@ from quickcache_core.http import (
     Pages,
     Snapshot,
     answer,
+    answer_at_hand,
     finished,
     for_whole_page,
     form_of,
     has_content,
     is_page,
-    look_up,
     read_rules,
 )
 from quickcache_core.loading.options import tag_names
@@ -197,12 +197,12 @@ class CachedView:
         engine, pages = backend.engine, self.pages
         key = self._key(backend, visit)
         try:
-            found = look_up(engine, key, engine)
+            found = answer_at_hand(engine, key, pages.rules, request.META)
         except Exception as error:
             pages.report(error)
             return self._labelled(visit.view(request, *visit.args, **visit.kwargs))
-        if is_page(found):
-            return _response(*answer(found, pages.rules, request.META, engine, "HIT"))
+        if found.__class__ is tuple:
+            return _response(*found)
         return self._completed(pages.respond(engine, key, visit, found), request, engine)
 
     async def _arespond(self, visit: _Visit) -> Any:

@@ -21,8 +21,7 @@ from quickcache_core.decorators import (
     Tags,
     check_options,
     fill_up,
-    look_up,
-    numbered,
+    look_up_numbered,
 )
 from quickcache_flask.backend import QuickCache
 from quickcache_flask.conf import ttl_of
@@ -102,18 +101,18 @@ class CachePlace:
         return self.backend() if namespace is None else self.backend().namespace(namespace)
 
     def find(self, key: str, generations: str | None) -> Any:
-        backend = backend_of(self._cache)
-        engine = backend.engine
-        if generations is not None:
-            key = numbered(key, engine, generations)
         try:
-            found = look_up(engine, backend.key_prefix + key, backend)
+            # As `backend_of`, which says what is wrong, without a call.
+            backend = _cv_app.get().app.extensions["cache"][self._cache]
+            engine = backend.engine
+        except (LookupError, AttributeError):
+            backend = backend_of(self._cache)
+            engine = backend.engine
+        try:
+            found = look_up_numbered(engine, backend.key_prefix, key, generations, backend)
         except SerializationError as error:
             raise PicklingError(str(error)) from error
-        if found.__class__ is Missed:
-            found.key = key
-            return found
-        return backend._loaded(found) if backend._serializes else found
+        return backend._loaded(found) if backend._serializes and found.__class__ is not Missed else found
 
     def fill(self, missed: Missed, loader: Loader) -> Any:
         backend: QuickCache = missed.cache

@@ -65,10 +65,9 @@ class Memoized(Cached[P, R]):
             told: R = self._told(args, kwargs)
             return told
         # As there, without the way there.
-        place = self._place
-        found: Any = place.find(self._keys.key(args, kwargs), self._generations)
+        found: Any = self._find(self._key_of(args, kwargs), self._generations)
         if found.__class__ is Missed:
-            found = place.fill(found, self._loader(args, kwargs))
+            found = self._place.fill(found, self._loader(args, kwargs))
         return found  # type: ignore[no-any-return]
 
     def delete_memoized(self) -> None:
@@ -98,7 +97,7 @@ class Memoized(Cached[P, R]):
                 key, namespace = self._located(args, kwargs)
                 self._tell(self._place.cache(namespace).has(key), key, args, kwargs)
             return self._called(args, kwargs)
-        found = self._place.find(self._keys.key(args, kwargs), self._generations)
+        found = self._find(self._key_of(args, kwargs), self._generations)
         is_hit = found.__class__ is not Missed
         self._tell(is_hit, self._located(args, kwargs)[0], args, kwargs)
         return found if is_hit else self._place.fill(found, self._loader(args, kwargs))

@@ -26,12 +26,11 @@ from quickcache_core.http import (
     Pages,
     Snapshot,
     answer,
+    answer_at_hand,
     finished,
     for_whole_page,
     form_of,
     has_content,
-    is_page,
-    look_up,
     read_rules,
 )
 from quickcache_core.loading.options import tag_names
@@ -182,11 +181,11 @@ class _Cached:
                 return self._past(args, kwargs)
             try:
                 backend = context.app.extensions["cache"][cache]
-                key = backend.key_prefix
+                prefix = backend.key_prefix
                 engine = backend.engine
             except (KeyError, AttributeError):
                 backend = backend_of(cache)  # which says what is wrong
-                key, engine = backend.key_prefix, backend.engine
+                prefix, engine = backend.key_prefix, backend.engine
             if extras is None:
                 differs_by: tuple[str, ...] = ()
             else:
@@ -194,7 +193,7 @@ class _Cached:
                 # Credentials by which `user` finds nobody, and the view perhaps somebody.
                 if "HTTP_AUTHORIZATION" in environ and differs_by[0] == _NOBODY:
                     return self._past(args, kwargs)
-            key += key_of(
+            key = key_of(
                 head,
                 environ["SCRIPT_NAME"] + environ["PATH_INFO"],
                 environ,
@@ -202,15 +201,18 @@ class _Cached:
                 environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}",
                 differs_by,
             )
+            if prefix:
+                key = prefix + key
             try:
-                found = look_up(engine, key, engine)
+                found = answer_at_hand(engine, key, rules, environ)
             except Exception as error:
                 pages.report(error)
                 return self._past(args, kwargs)
-            if found.__class__ is tuple or is_page(found):  # nothing else is a tuple
+            if found.__class__ is tuple:
                 if cache.enable_signals:
                     self._tell(True, key, args, kwargs)
-                return _response(context.app.response_class, *answer(found, rules, environ, engine, "HIT"))
+                status, fields, body = found
+                return _response(context.app.response_class, status, fields, body)
             # The user comes first there.
             is_nobody = self._user is None or differs_by[0] == _NOBODY
             visit = _Visit(self, backend, request, args, kwargs, is_nobody)

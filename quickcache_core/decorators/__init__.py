@@ -2,7 +2,16 @@
 
 from quickcache_core.decorators.cached_function import Bound, Cached, Decorator, cached
 from quickcache_core.decorators.keys import Tags
-from quickcache_core.decorators.place import Loader, Missed, Place, check_options, fill_up, look_up, numbered
+from quickcache_core.decorators.place import (
+    Loader,
+    Missed,
+    Place,
+    check_options,
+    fill_up,
+    look_up,
+    look_up_numbered,
+    numbered,
+)
 from quickcache_core.registry.decorators import register_eviction_policy, register_serializer
 
 __all__ = [
@@ -17,6 +26,7 @@ __all__ = [
     "check_options",
     "fill_up",
     "look_up",
+    "look_up_numbered",
     "numbered",
     "register_eviction_policy",
     "register_serializer",

@@ -49,7 +49,9 @@ class Cached(Generic[P, R]):
         update_wrapper(self, function, updated=() if isinstance(function, Cached) else ("__dict__",))
         self._function = function
         self._place = place
+        self._find = place.find
         self._keys = Keys(function, key, ignore, version)
+        self._key_of = self._keys.key
         self._tags = self._keys.tags(tags)
         self._namespace = None if namespace is None else self._keys.template("namespace", namespace)
         # For `invalidate_all`. The keys of a template are those that it says, for everybody to find: a tag
@@ -72,11 +74,9 @@ class Cached(Generic[P, R]):
             result: R = self._called(args, kwargs)
             return result
         # The same as there, for most functions, without a loader unless it is needed.
-        make_key = self._keys.key
-        place = self._place
-        found: Any = place.find(make_key(args, kwargs), self._generations)
+        found: Any = self._find(self._key_of(args, kwargs), self._generations)
         if found.__class__ is Missed:
-            found = place.fill(found, self._loader(args, kwargs))
+            found = self._place.fill(found, self._loader(args, kwargs))
         return found  # type: ignore[no-any-return]
 
     def _called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

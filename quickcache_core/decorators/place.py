@@ -84,9 +84,7 @@ class CachePlace:
         cache = self._cache
         if cache is None:
             cache = self._find()
-        if generations is not None:
-            key = numbered(key, cache, generations)
-        return look_up(cache, key, cache)
+        return look_up_numbered(cache, "", key, generations, cache)
 
     def fill(self, missed: Missed, loader: Loader) -> Any:
         return fill_up(missed.cache, missed.answer, missed.key, loader, self._ttl_sec, self._options)
@@ -117,6 +115,20 @@ def look_up(engine: QuickCache, key: str, cache: Any) -> Any:
     """The value under the key, or a `Missed` of `cache`. A get, which is counted."""
     get = engine._get
     answer = get(key, ASK)
+    if answer is ASK or answer.__class__ is Found:
+        return Missed(cache, key, answer)
+    return answer
+
+
+def look_up_numbered(engine: QuickCache, prefix: str, key: str, generations: str | None, cache: Any) -> Any:
+    """As `look_up`, for the key that `numbered` makes, below a prefix that `cache` puts before its keys."""
+    # Both spelled out: calls are what a hit is made of.
+    if generations is not None:
+        generation = engine._store.generation(generations)
+        if generation:
+            key = f"{key}~{generation}"
+    get = engine._get
+    answer = get(prefix + key, ASK)
     if answer is ASK or answer.__class__ is Found:
         return Missed(cache, key, answer)
     return answer

@@ -5,7 +5,7 @@ Django also uses under ASGI.
 """
 
 from quickcache_core.decorators.place import look_up
-from quickcache_core.http.answers import Answer, answer, finished
+from quickcache_core.http.answers import Answer, answer, answer_at_hand, finished
 from quickcache_core.http.fragments import Fragments, fragment_key, tags_in
 from quickcache_core.http.headers import NO_CONTENT, for_whole_page, has_content
 from quickcache_core.http.page import Page, Snapshot, is_page
@@ -24,6 +24,7 @@ __all__ = [
     "Snapshot",
     "Visit",
     "answer",
+    "answer_at_hand",
     "finished",
     "for_whole_page",
     "form_of",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from quickcache_core.decorators.place import Missed
 from quickcache_core.http.headers import is_unchanged
 from quickcache_core.http.page import (
     BODY,
@@ -20,8 +21,10 @@ from quickcache_core.http.page import (
     Page,
     body_of,
     headers_of,
+    is_page,
 )
 from quickcache_core.http.rules import LONGEST_AGE, Rules
+from quickcache_core.store.life import ASK, Found
 
 if TYPE_CHECKING:
     from quickcache_core.cache import QuickCache
@@ -45,6 +48,26 @@ def answer(page: Page, rules: Rules, environ: Mapping[str, Any], engine: QuickCa
             return 304, [one for one in headers if one[0].lower() in rules.kept_when_unchanged], b""
     body = page[BODY]
     return page[STATUS], headers, body if body.__class__ is bytes else body_of(page)
+
+
+def answer_at_hand(engine: QuickCache, key: str, rules: Rules, environ: Mapping[str, Any]) -> Any:
+    """What to send, a tuple, if there is a fresh page under the key; otherwise what `look_up` gives, which is
+    none. Raises what the cache raises.
+    """
+    # `look_up` and `answer` in one, for most pages: a hit is made of little else than calls.
+    page = engine._get(key, ASK)
+    if page.__class__ is tuple:  # nothing else is a tuple
+        if (
+            rules.adds
+            or page[CONTROL] == OWN
+            or "HTTP_IF_NONE_MATCH" in environ
+            or "HTTP_IF_MODIFIED_SINCE" in environ
+        ):
+            return answer(page, rules, environ, engine, "HIT")
+        return page[STATUS], list(page[HEADERS]), page[BODY]
+    if page is ASK or page.__class__ is Found:
+        return Missed(engine, key, page)
+    return answer(page, rules, environ, engine, "HIT") if is_page(page) else page
 
 
 def finished(

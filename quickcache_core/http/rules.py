@@ -89,7 +89,7 @@ class Rules:
 
     def head(self, view: str) -> str:
         """What all keys of a view begin with; the name of the tag of all its pages."""
-        return f"view:{view}{self.version}:"
+        return tidy(f"view:{view}{self.version}:")
 
     def tag(self, path: str, query: str) -> str:
         """The tag of what was asked for, of whichever view; a path alone stands for all its queries."""
@@ -111,21 +111,22 @@ class Rules:
     ) -> str:
         """The key of a request. `extras` tell apart what the adapter knows of: user, language."""
         query = environ.get("QUERY_STRING")
-        # As `target`, which costs half as much as all the rest.
-        if query or path[:1] != "/" or "~" in path:
+        # As `target`, which costs half as much as all the rest. A path from "/" up to "0" begins with a "/".
+        if query or "~" in path or not "/" <= path < "0":
             path = self.target(path, query or "")
-        key = head + path
         if self.in_environ:
             extras += tuple(
                 "-" if value is None else f"={value}" for value in map(environ.get, self.in_environ)
             )
         if extras:
-            key += f"~{','.join(map(quoted, extras))}"
+            path += f"~{','.join(map(quoted, extras))}"
         # Last, since anything may stand in it that a client sends.
         if self.host:
-            key = f"{key}~{scheme}://{host}"
-        if not key.isprintable() or " " in key or "\\" in key:
-            key = tidy(key)
+            path = f"{path}~{scheme}://{host}"
+        # The head is tidy.
+        if " " in path or "\\" in path or not path.isprintable():
+            path = tidy(path)
+        key = head + path
         return key if len(key) <= LONGEST_KEY else shortened(key)
 
     def deeper(self, key: str, parts: tuple[str, ...]) -> str:
@@ -147,9 +148,11 @@ def form_of(option: str, value: object) -> str:
 
 
 def tidy(key: str) -> str:
-    """A key without spaces and control characters. Different keys stay different: one without any of these,
-    and without a backslash, needn't come here.
+    """A key, or a part of one, without spaces and control characters. Different keys stay different: one
+    without any of these, and without a backslash, stays as it is and needn't come here.
     """
+    if key.isprintable() and " " not in key and "\\" not in key:
+        return key
     return key.encode("unicode_escape").decode("ascii").replace(" ", "\\x20")
 
 
