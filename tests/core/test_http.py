@@ -322,3 +322,15 @@ def test_ttl_that_is_none() -> None:
         rules(0)
     with pytest.raises(ConfigError, match="stale_ttl"):
         rules(cache_control=True, stale_directives=True)
+
+
+def test_name_of_a_view_with_spaces() -> None:
+    """It is made fit for keys once, in their head; the rest stays as it is; different views stay apart."""
+    heads = [rules().head(name) for name in ("a view", r"a\x20view", "aview")]
+    assert len(set(heads)) == 3
+    for head in heads:
+        for path in ("/", "/a b", "no-slash", "/~x"):
+            key = rules().key(head, path, {}, "http", "host", ())
+            assert key.startswith(head)
+            assert key.isprintable()
+            assert " " not in key
