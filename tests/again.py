@@ -1,7 +1,7 @@
-"""`pytest --again`: thousands of tests start processes and servers, and now and then the machine has no time for one.
+"""`pytest --again`: thousands of tests start processes and servers, and now and then the machine has no time.
 
-Up to `MOST` tests that failed are run again, alone, and have to pass `TIMES` over; then the run passes, and they
-are told as unstable. Nothing excuses what an oracle has found, nor a run that didn't come to its end.
+Up to `MOST` tests that failed are run again, alone, and have to pass `TIMES` over; then the run passes, and
+they are told as unstable. Nothing excuses what an oracle has found, nor a run that didn't come to its end.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_not_unless_asked_for(tmp_path: Path) -> None:
         {"unstable": UNSTABLE, "broken": BROKEN},
         {"nothing_stale": UNSTABLE},
         {"crashing": CRASHING},
-        {name: UNSTABLE for name in "abcd"},
+        dict.fromkeys("abcd", UNSTABLE),
     ],
     ids=["always fails", "fails once more", "one of two fails", "an oracle", "a crash", "too many"],
 )

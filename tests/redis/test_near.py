@@ -724,7 +724,7 @@ def test_close(redis_server: RedisServer) -> None:
 
 
 def test_near_store_that_is_dropped(redis_server: RedisServer) -> None:
-    """Its connections go with it, without a warning: whichever of its objects the collector comes to first."""
+    """Its connections go with it, without a warning, whichever object the collector comes to first."""
     with redis_server.client() as other:
         sockets = [socket.create_connection(("127.0.0.1", redis_server.port)) for _ in range(2)]
         reader = NearReader(redis_server.url)
