@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from copy import copy
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, partial, wraps
 from hashlib import blake2b
 from http.cookies import SimpleCookie
 from inspect import isawaitable
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction
 from django.conf import settings
-from django.contrib.sessions.backends.base import SessionBase
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils import timezone, translation
-from django.utils.functional import Promise, SimpleLazyObject
+from django.utils.functional import Promise
 
 from quickcache_core import ConfigError
 from quickcache_core import QuickCache as Engine
@@ -28,11 +24,9 @@ from quickcache_core.fingerprint import module_name
 from quickcache_core.http import (
     Outcome,
     Pages,
-    Snapshot,
     answer,
     answer_at_hand,
     finished,
-    for_whole_page,
     form_of,
     has_content,
     is_page,
@@ -42,9 +36,9 @@ from quickcache_core.loading.options import tag_names
 from quickcache_django.aliases import backend_of
 from quickcache_django.backend import QuickCache
 from quickcache_django.conf import NOT_KEPT, engine_ttl
+from quickcache_django.visit import View, Visit
 
 OfRequest = Callable[[Any], Any]
-View = Callable[..., Any]
 
 
 def cached_view(
@@ -148,12 +142,12 @@ class CachedView:
 
             @wraps(view)
             async def cached(request: Any, *args: Any, **kwargs: Any) -> Any:
-                return await self._arespond(_Visit(self, view, head, request, args, kwargs))
+                return await self._arespond(Visit(self, view, head, request, args, kwargs))
         else:
 
             @wraps(view)
             def cached(request: Any, *args: Any, **kwargs: Any) -> Any:
-                return self._respond(_Visit(self, view, head, request, args, kwargs))
+                return self._respond(Visit(self, view, head, request, args, kwargs))
 
         made: Any = cached
         made.uncached = view
@@ -185,7 +179,7 @@ class CachedView:
             own = tag_names("tags", own(request))
         return (*self.pages.rules.tags(head, *_asked_for(request)), *own)
 
-    def _respond(self, visit: _Visit) -> Any:
+    def _respond(self, visit: Visit) -> Any:
         request = visit.request
         if self._goes_past(request):
             return self._labelled(visit.view(request, *visit.args, **visit.kwargs))
@@ -205,7 +199,7 @@ class CachedView:
             return _response(*found)
         return self._completed(pages.respond(engine, key, visit, found), request, engine)
 
-    async def _arespond(self, visit: _Visit) -> Any:
+    async def _arespond(self, visit: Visit) -> Any:
         request = visit.request
         if self._goes_past(request):
             return self._labelled(await visit.view(request, *visit.args, **visit.kwargs))
@@ -236,13 +230,13 @@ class CachedView:
             return True
         return self._unless is not None and bool(self._unless(request))
 
-    def _is_unknown(self, visit: _Visit) -> bool:
+    def _is_unknown(self, visit: Visit) -> bool:
         """Whether there are credentials by which `user` finds nobody, and the view perhaps somebody, as views
         of Django REST framework do.
         """
         return visit.user is None and "HTTP_AUTHORIZATION" in visit.environ
 
-    def _key(self, backend: QuickCache, visit: _Visit) -> str:
+    def _key(self, backend: QuickCache, visit: Visit) -> str:
         request = visit.request
         environ = request.META
         host = environ.get("HTTP_HOST")
@@ -255,7 +249,7 @@ class CachedView:
         )
         return backend.make_key(key) if backend._head is None else backend._head + key
 
-    def _extras(self, visit: _Visit) -> tuple[str, ...]:
+    def _extras(self, visit: Visit) -> tuple[str, ...]:
         request, language = visit.request, self._language
         extras: tuple[str, ...] = ()
         if self._user is not None:
@@ -293,166 +287,6 @@ class CachedView:
         return response
 
 
-class _Visit:
-    """A request; a `quickcache_core.http.Visit` where a look at the cache doesn't do."""
-
-    __slots__ = (
-        "_is_behind",
-        "_is_personal",
-        "_is_seen",
-        "_language",
-        "_thread",
-        "_zone",
-        "args",
-        "backend",
-        "cached",
-        "environ",
-        "head",
-        "kwargs",
-        "request",
-        "user",
-        "view",
-    )
-
-    backend: QuickCache
-
-    def __init__(
-        self,
-        cached: CachedView,
-        view: View,
-        head: str,
-        request: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.cached = cached
-        self.view = view
-        self.head = head
-        self.request = request
-        self.environ: Mapping[str, Any] = request.META
-        self.args = args
-        self.kwargs = kwargs
-        self.user: Any = None
-        self._thread = threading.get_ident()
-        self._is_personal = False
-
-    def begin(self, *, is_behind: bool) -> tuple[str, ...]:
-        self._is_behind = is_behind
-        # Who looked before the view may have left there what the view shows: `login_required` does, with
-        # `request.user`. With `user` pages differ by it.
-        session = getattr(self.request, "session", None)
-        self._is_seen = not self.cached.pages.rules.by_user and bool(getattr(session, "accessed", False))
-        self._language = translation.get_language()
-        self._zone = timezone.get_current_timezone()
-        return tuple(map(self.backend.make_tag, self.cached.tags(self.head, self.request)))
-
-    def call(self) -> Any:
-        with self._surroundings() as request, _Watched(request) as watched:
-            response = self.view(request, *self.args, **self.kwargs)
-            if _is_to_be_rendered(response):
-                response = _finalized(request, response).render()
-        self._is_personal = watched.is_personal(self.user, by_user=self.cached.pages.rules.by_user)
-        return response
-
-    async def acall(self) -> Any:
-        with self._surroundings() as request, _Watched(request) as watched:
-            response = self.view(request, *self.args, **self.kwargs)
-            if isawaitable(response):
-                response = await response
-            if _is_to_be_rendered(response):
-                response = await sync_to_async(_finalized(request, response).render)()
-        self._is_personal = watched.is_personal(self.user, by_user=self.cached.pages.rules.by_user)
-        return response
-
-    def taken(self, response: Any) -> Snapshot | None:
-        if not isinstance(response, HttpResponse) or response.streaming:
-            return None
-        if response.cookies or self._is_personal or self._is_seen:
-            return None
-        return Snapshot(response.status_code, list(response.items()), response.content)
-
-    @contextmanager
-    def _surroundings(self) -> Iterator[Any]:
-        """Around a call: the request, or a copy where the request may be over, and of a HEAD, which is served
-        from a GET.
-        """
-        request = self.request
-        if self._is_behind or threading.get_ident() != self._thread:
-            # The request has them taken away, and no middleware that brings them runs here.
-            with translation.override(self._language), timezone.override(self._zone):
-                yield _copy_for_later(request)
-        elif request.method != "GET":
-            yield _copy(request)
-        else:
-            yield request
-
-
-class _Watched:
-    """Around a call of a view: whether it looked at what belongs to one visitor only.
-
-    The middleware that tells caches so (`Vary: Cookie`, a cookie) stands further out than a decorator.
-    """
-
-    def __init__(self, request: Any) -> None:
-        self._request = request
-        self._session: Any = getattr(request, "session", None)
-
-    def __enter__(self) -> Self:
-        self._accessed = getattr(self._session, "accessed", False)
-        if self._accessed:
-            self._session.accessed = False
-        self._class = type(self._session)
-        if isinstance(self._session, SessionBase):
-            self._session.__class__ = _noticing(type(self._session))
-        self._token = self._request.META.pop(_CSRF, None)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._looked = bool(getattr(self._session, "accessed", False))
-        if isinstance(self._session, SessionBase):
-            self._session.__class__ = self._class
-        if self._accessed:
-            self._session.accessed = True
-        # A token, a message or a nonce is for one request, also of a user who has pages of his own.
-        self._is_for_once = _CSRF in self._request.META or self._has_messages() or self._has_nonce()
-        if self._token is not None:
-            self._request.META.setdefault(_CSRF, self._token)
-
-    def _has_messages(self) -> bool:
-        messages = getattr(self._request, "_messages", None)
-        return messages is not None and (messages.used or messages.added_new) and len(messages) > 0
-
-    def _has_nonce(self) -> bool:
-        """Of `Content-Security-Policy`: Django's is false until it is asked for, that of django-csp isn't
-        there.
-        """
-        return bool(getattr(self._request, "_csp_nonce", None))
-
-    def is_personal(self, user: Any, *, by_user: bool) -> bool:
-        """Whether the page is for less visitors than its key."""
-        if self._is_for_once:
-            return True
-        if not self._looked or user is not None:
-            return False
-        # Nobody in particular. Among those who have no session are all alike.
-        return not (by_user and self._session is not None and self._session.is_empty())
-
-
-@cache
-def _noticing(kind: type[SessionBase]) -> type[SessionBase]:
-    """A class of sessions that count it as a look, too, if they are asked for their key: baskets go by it."""
-
-    def session_key(session: Any) -> Any:
-        session.accessed = True
-        return session._get_session_key()
-
-    return type(kind.__name__, (kind,), {"session_key": property(session_key), "__module__": kind.__module__})
-
-
-_CSRF = "CSRF_COOKIE_NEEDS_UPDATE"
-"""Django's own sign, in META, that a token was asked for."""
-
-
 def _user(request: Any) -> str | None:
     return _name(request, getattr(request, "user", None))
 
@@ -472,50 +306,6 @@ def _name(request: Any, user: Any) -> str | None:
     session = getattr(getattr(request, "session", None), "session_key", None)
     # A digest: who reads keys must not be able to take over sessions.
     return None if session is None else f"session {blake2b(session.encode(), digest_size=16).hexdigest()}"
-
-
-def _copy(request: Any) -> Any:
-    request = copy(request)
-    request.method = "GET"
-    request.META = for_whole_page(request.META)
-    vars(request).pop("headers", None)  # as made of the other META
-    return request
-
-
-def _copy_for_later(request: Any) -> Any:
-    """With a session of its own, for another thread."""
-    request = _copy(request)
-    session = getattr(request, "session", None)
-    if session is not None:
-        request.session = type(session)(session.session_key)
-        if isinstance(getattr(request, "user", None), SimpleLazyObject):
-            _let_log_in(request)
-    return request
-
-
-def _let_log_in(request: Any) -> None:
-    """Have a copy of a request find its user by itself, not by way of the request that it is a copy of."""
-    from django.contrib.auth.middleware import auser, get_user
-
-    vars(request).pop("_cached_user", None)
-    vars(request).pop("_acached_user", None)
-    request.user = SimpleLazyObject(partial(get_user, request))
-    request.auser = partial(auser, request)
-
-
-def _is_to_be_rendered(response: Any) -> bool:
-    render = getattr(response, "render", None)
-    return callable(render) and not getattr(response, "is_rendered", False)
-
-
-def _finalized(request: Any, response: Any) -> Any:
-    """A response of Django REST framework as its views complete it, but later than we need it."""
-    if not hasattr(response, "accepted_renderer") and hasattr(request, "accepted_renderer"):
-        response.accepted_renderer = request.accepted_renderer
-        response.accepted_media_type = request.accepted_media_type
-        context = request.parser_context
-        response.renderer_context = context["view"].get_renderer_context() if "view" in context else context
-    return response
 
 
 @cache
