@@ -265,6 +265,16 @@ class Store(ABC):
         """
 
 
+def summed(key: str, number: Any, delta: Any) -> Any:
+    """What `incr` makes of the number under a key. Raises `TypeError`."""
+    try:
+        return number + delta
+    except TypeError as error:
+        raise TypeError(
+            f"key {key!r} holds {type(number).__name__}, which {delta!r} can't be added to"
+        ) from error
+
+
 ABSENT = object()
 """A default that can be told from every cached value, `MISSING` included."""
 
@@ -280,4 +290,5 @@ __all__ = [
     "Record",
     "RemovalListener",
     "Store",
+    "summed",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from quickcache_core.entry import FOREVER, MISSING
 from quickcache_core.keys import check_key
 from quickcache_core.serializer.isolation import thaw
-from quickcache_core.store.base import Presence
+from quickcache_core.store.base import Presence, summed
 from quickcache_core.store.codec import Codec
 from quickcache_core.store.life import Life
 from quickcache_core.store.record import (
@@ -233,12 +233,3 @@ class Change:
             px = self._table.px(deadline_of(changed) - self._now())
             if self._table.patch(tail, head, head[: form.START] + changed, px):
                 return state
-
-
-def summed(key: str, number: Any, delta: Any) -> Any:
-    try:
-        return number + delta
-    except TypeError as error:
-        raise TypeError(
-            f"key {key!r} holds {type(number).__name__}, which {delta!r} can't be added to"
-        ) from error

@@ -225,6 +225,18 @@ class Reading:
 
     # Keeping
 
+    def wrote(self, key: str, stored: Any, label: int, slot: int, deadline: float, record: bytes) -> None:
+        """Keep near what this process has just written: the value, and its record; `b""` for a plain one."""
+        if stored.__class__ is Frozen:
+            stored = self.forms.near_form(key, stored)
+        near = self.near
+        if record and record[FLAGS] & RICH:
+            extras = extras_of(record)._replace(label=label)
+            entry: NearEntry = rich_entry(stored, label, slot, extras)
+        else:
+            entry = NearEntry(stored, label, slot, deadline)
+        near.keep(near.young, key, entry, len(record))
+
     def _pay(self, keys: list[str]) -> None:
         self._table.remove_many([(raw, slot_of(raw)) for raw in map(stored_key, keys)])
 

@@ -12,17 +12,17 @@ from quickcache_core.clock import Clock
 from quickcache_core.entry import FOREVER, MISSING
 from quickcache_core.errors import StoreUnavailable, ValueTooLarge
 from quickcache_core.keys import check_key
-from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store import record as layout
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, RemovalListener, Store
 from quickcache_core.store.codec import Codec
 from quickcache_core.store.life import Found, Life
-from quickcache_core.store.near import NearEntry, fresh_until, rich_entry
-from quickcache_core.store.record import FLAGS, RICH, deadline_of, is_rich, packed_life, raw_extras
+from quickcache_core.store.near import NearEntry, fresh_until
+from quickcache_core.store.record import deadline_of, is_rich, packed_life
+from quickcache_core.store.shared.change import Change
 from quickcache_core.store.shared.connection import WriterBusy
 from quickcache_core.store.shared.lives import Token
 from quickcache_core.store.shared.reading import Reading
-from quickcache_core.store.shared.record import extras_of, presence
+from quickcache_core.store.shared.record import presence
 from quickcache_core.store.shared.table import SharedTable
 from quickcache_core.store.shared.values import original_key, stored_key, stored_range
 from quickcache_core.store.shared.words import FIRST_TAG, WHOLE, name_slot, slot_of
@@ -30,7 +30,6 @@ from quickcache_core.store.shared.words import FIRST_TAG, WHOLE, name_slot, slot
 _LIVE, _EXPIRED, _GONE = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
 _SLICE = 64
 """Keys written in one transaction, during which all other writers of the host wait."""
-_NUMBERS = (int, float)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,6 +104,8 @@ class SharedStore(Store):
         self._degrade = degrade
         self._reading = Reading(table, codec, clock, near_size, self._in_trouble)
         self._near, self._debts = self._reading.near, self._reading.debts
+        self._wrote = self._reading.wrote
+        self._change = Change(table, codec, self._reading, clock.monotonic)
         self.table = table
         self.counters = table.counters
         self.lock = table.writing.lock
@@ -204,17 +205,6 @@ class SharedStore(Store):
 
     # Writing
 
-    def _kept(self, key: str, stored: Any, label: int, slot: int, deadline: float, record: bytes) -> None:
-        if stored.__class__ is Frozen:
-            stored = self._reading.forms.near_form(key, stored)
-        near = self._near
-        if record and record[FLAGS] & RICH:
-            extras = extras_of(record)._replace(label=label)
-            entry: NearEntry = rich_entry(stored, label, slot, extras)
-        else:
-            entry = NearEntry(stored, label, slot, deadline)
-        near.keep(near.young, key, entry, len(record))
-
     def _encoded(
         self, key: str, value: Any, ttl: float, life: Life | None = None
     ) -> tuple[bytes, int, bytes, Any, float]:
@@ -240,7 +230,7 @@ class SharedStore(Store):
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
         raw, slot, record, stored, deadline = self._encoded(key, value, ttl)
         label = self._put(raw, slot, record, deadline, bounds)
-        self._kept(key, stored, label, slot, deadline, record)
+        self._wrote(key, stored, label, slot, deadline, record)
 
     def _unstored_with(self, key: str, value: Any, life: Life, bounds: Bounds, token: object = None) -> bool:
         # What was computed from the source doesn't make an older value wrong.
@@ -255,8 +245,111 @@ class SharedStore(Store):
         tags = [FIRST_TAG + tag for tag in life.tags]
         done, label = self._table.put_with(raw, slot, record, bounds, tags, load)
         if done:
-            self._kept(key, stored, label, slot, deadline, record)
+            self._wrote(key, stored, label, slot, deadline, record)
         return done
+
+    def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
+        items = iter(values.items())
+        while batch := list(islice(items, _SLICE)):
+            self._put_batch(batch, ttl, bounds)
+
+    @_write(lambda self, batch, ttl, bounds: self._owe(key for key, _ in batch))
+    def _put_batch(self, batch: list[tuple[str, Any]], ttl: float, bounds: Bounds) -> None:
+        encoded = [(key, *self._encoded(key, value, ttl)) for key, value in batch]
+        label = self._table.put_many([(raw, slot, record) for _, raw, slot, record, *_ in encoded], bounds)
+        for key, _, slot, record, stored, deadline in encoded:
+            self._wrote(key, stored, label, slot, deadline, record)
+
+    def _added(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
+        """As a cache does that is empty, and forgets at once."""
+        self._owe((key,))
+        return True
+
+    @_write(_added, must=True)
+    def add(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
+        raw, slot, record, stored, deadline = self._encoded(
+            key, value, ttl if life is None else life.ttl, life
+        )
+        done, label = self._table.add(raw, slot, record, bounds)
+        if done:
+            self._wrote(key, stored, label, slot, deadline, record)
+        return done
+
+    @_write(lambda self, key, value, ttl, life=None: self._missing(key), must=True)
+    def replace(self, key: str, value: Any, ttl: float, life: Life | None = None) -> Presence:
+        raw, slot, record, stored, deadline = self._encoded(
+            key, value, ttl if life is None else life.ttl, life
+        )
+        presence, label = self._table.replace(raw, slot, record)
+        if presence is _LIVE:
+            self._wrote(key, stored, label, slot, deadline, record)
+        return presence
+
+    @_write(lambda self, key: self._missing(key), must=True)
+    def remove(self, key: str) -> Presence:
+        check_key(key)
+        raw = stored_key(key)
+        slot = slot_of(raw)
+        presence, _, label = self._table.remove(raw, slot)
+        self._near.keep(self._near.young, key, NearEntry(ABSENT, label, slot, FOREVER), 0)
+        return presence
+
+    @_write(lambda self, key: (self._missing(key), None), must=True)
+    def pop(self, key: str) -> tuple[Presence, Any]:
+        check_key(key)
+        return self._change.pop(key)
+
+    def remove_many(self, keys: Iterable[str]) -> int:
+        count = 0
+        keys = iter(keys)
+        while batch := list(islice(keys, _SLICE)):
+            count += self._remove_batch(batch)
+        return count
+
+    @_write(lambda self, batch: self._owe(batch), must=True)
+    def _remove_batch(self, batch: list[str]) -> int:
+        raws = [stored_key(key) for key in batch]
+        return self._table.remove_many([(raw, slot_of(raw)) for raw in raws])
+
+    @_write(lambda self, key, ttl: self._missing(key), must=True)
+    def touch(self, key: str, ttl: float) -> Presence:
+        check_key(key)
+        raw = stored_key(key)
+        return self._table.touch(raw, slot_of(raw), ttl)
+
+    @_write(lambda self, key, text: False, must=True)
+    def remove_if(self, key: str, text: str) -> bool:
+        check_key(key)
+        done = self._change.remove_if(key, text)
+        self.counters.failed_ops += not done
+        return done
+
+    @_write(lambda self, key, text, ttl: False, must=True)
+    def touch_if(self, key: str, text: str, ttl: float) -> bool:
+        check_key(key)
+        done = self._change.touch_if(key, text, ttl)
+        self.counters.failed_ops += not done
+        return done
+
+    def _unadded(
+        self, key: str, delta: Any, freeze: Any, initial: Any, ttl: float, bounds: Bounds
+    ) -> tuple[Presence, Any]:
+        return self._missing(key), None if initial is MISSING else initial + delta
+
+    @_write(_unadded, must=True)
+    def incr(
+        self,
+        key: str,
+        delta: Any,
+        freeze: Callable[[Any], Any] | None,
+        initial: Any,
+        ttl: float,
+        bounds: Bounds,
+    ) -> tuple[Presence, Any]:
+        check_key(key)
+        state, number = self._change.increase(key, delta, initial, ttl, bounds)
+        self.counters.failed_ops += number is None
+        return state, number
 
     # Loads
 
@@ -316,6 +409,8 @@ class SharedStore(Store):
         self._table.lives.put_off(stored_key(key), seconds)
         self._near.drop(key)
 
+    # Tags and generations
+
     @_write(lambda self, slots: self._cannot_invalidate(), must=True)
     def invalidate_tags(self, slots: Iterable[int]) -> None:
         tags = [FIRST_TAG + slot for slot in slots]
@@ -355,170 +450,6 @@ class SharedStore(Store):
     @_write(lambda self, numbers: None, must=True)
     def set_generations(self, numbers: Mapping[str, int]) -> None:
         self._table.lives.set_generations({**dict.fromkeys(list(self._names), 0), **numbers})
-
-    # Writing
-
-    def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
-        items = iter(values.items())
-        while batch := list(islice(items, _SLICE)):
-            self._put_batch(batch, ttl, bounds)
-
-    @_write(lambda self, batch, ttl, bounds: self._owe(key for key, _ in batch))
-    def _put_batch(self, batch: list[tuple[str, Any]], ttl: float, bounds: Bounds) -> None:
-        encoded = [(key, *self._encoded(key, value, ttl)) for key, value in batch]
-        label = self._table.put_many([(raw, slot, record) for _, raw, slot, record, *_ in encoded], bounds)
-        for key, _, slot, record, stored, deadline in encoded:
-            self._kept(key, stored, label, slot, deadline, record)
-
-    def _added(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
-        """As a cache does that is empty, and forgets at once."""
-        self._owe((key,))
-        return True
-
-    @_write(_added, must=True)
-    def add(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
-        raw, slot, record, stored, deadline = self._encoded(
-            key, value, ttl if life is None else life.ttl, life
-        )
-        done, label = self._table.add(raw, slot, record, bounds)
-        if done:
-            self._kept(key, stored, label, slot, deadline, record)
-        return done
-
-    @_write(lambda self, key, value, ttl, life=None: self._missing(key), must=True)
-    def replace(self, key: str, value: Any, ttl: float, life: Life | None = None) -> Presence:
-        raw, slot, record, stored, deadline = self._encoded(
-            key, value, ttl if life is None else life.ttl, life
-        )
-        presence, label = self._table.replace(raw, slot, record)
-        if presence is _LIVE:
-            self._kept(key, stored, label, slot, deadline, record)
-        return presence
-
-    @_write(lambda self, key: self._missing(key), must=True)
-    def remove(self, key: str) -> Presence:
-        check_key(key)
-        raw = stored_key(key)
-        slot = slot_of(raw)
-        presence, _, label = self._table.remove(raw, slot)
-        self._near.keep(self._near.young, key, NearEntry(ABSENT, label, slot, FOREVER), 0)
-        return presence
-
-    @_write(lambda self, key: (self._missing(key), None), must=True)
-    def pop(self, key: str) -> tuple[Presence, Any]:
-        check_key(key)
-        raw = stored_key(key)
-        slot = slot_of(raw)
-        presence, record, _ = self._table.remove(raw, slot, want=True)
-        if record is None or presence is not _LIVE:
-            return presence, None
-        decoded = self._codec.decode(raw, key, record)
-        if decoded is None:
-            self._reading.forms.unreadable(self._codec.reason(record))
-            return _GONE, None
-        return _LIVE, thaw(decoded[0])
-
-    def remove_many(self, keys: Iterable[str]) -> int:
-        count = 0
-        keys = iter(keys)
-        while batch := list(islice(keys, _SLICE)):
-            count += self._remove_batch(batch)
-        return count
-
-    @_write(lambda self, batch: self._owe(batch), must=True)
-    def _remove_batch(self, batch: list[str]) -> int:
-        raws = [stored_key(key) for key in batch]
-        return self._table.remove_many([(raw, slot_of(raw)) for raw in raws])
-
-    @_write(lambda self, key, ttl: self._missing(key), must=True)
-    def touch(self, key: str, ttl: float) -> Presence:
-        check_key(key)
-        raw = stored_key(key)
-        return self._table.touch(raw, slot_of(raw), ttl)
-
-    @_write(lambda self, key, text: False, must=True)
-    def remove_if(self, key: str, text: str) -> bool:
-        check_key(key)
-        raw = stored_key(key)
-        slot = slot_of(raw)
-        while (record := self._record_of_text(raw, slot, key, text)) is not None:
-            # Another record by now? Perhaps of the same value, with another deadline.
-            if self._table.remove_record(raw, slot, record):
-                self._near.drop(key)
-                return True
-        self.counters.failed_ops += 1
-        return False
-
-    @_write(lambda self, key, text, ttl: False, must=True)
-    def touch_if(self, key: str, text: str, ttl: float) -> bool:
-        check_key(key)
-        raw = stored_key(key)
-        slot = slot_of(raw)
-        while (record := self._record_of_text(raw, slot, key, text)) is not None:
-            if self._table.touch_record(raw, slot, record, ttl):
-                return True
-        self.counters.failed_ops += 1
-        return False
-
-    def _record_of_text(self, raw: bytes, slot: int, key: str, text: str) -> bytes | None:
-        """The record of a live entry whose value is that string."""
-        record, _ = self._connection.read(raw, slot)
-        if record is None or self._table.presence(record) is not _LIVE:
-            return None
-        decoded = self._codec.decode(raw, key, record)
-        if decoded is None:
-            return None
-        value = thaw(decoded[0])
-        return record if value.__class__ is str and value == text else None
-
-    def _unadded(
-        self, key: str, delta: Any, freeze: Any, initial: Any, ttl: float, bounds: Bounds
-    ) -> tuple[Presence, Any]:
-        return self._missing(key), None if initial is MISSING else initial + delta
-
-    @_write(_unadded, must=True)
-    def incr(
-        self,
-        key: str,
-        delta: Any,
-        freeze: Callable[[Any], Any] | None,
-        initial: Any,
-        ttl: float,
-        bounds: Bounds,
-    ) -> tuple[Presence, Any]:
-        check_key(key)
-        raw = stored_key(key)
-        slot = slot_of(raw)
-        if delta.__class__ in _NUMBERS:
-            result, label = self._table.add_to(raw, slot, delta)
-            if result is not None:
-                number, deadline = result
-                if deadline is not None:
-                    self._kept(key, number, label, slot, deadline, b"")
-                return _LIVE, number
-        while True:
-            # Worked out without the guard, since thawing and adding may run code that isn't ours, and stored
-            # if nobody stored anything meanwhile.
-            old, _ = self._connection.read(raw, slot)
-            decoded = None if old is None else self._codec.decode(raw, key, old)
-            state = self._table.presence(old)
-            if decoded is None and state is _LIVE:
-                state = _EXPIRED
-            extras = b""
-            if decoded is not None and old is not None and state is _LIVE:
-                number, deadline, extras = thaw(decoded[0]), decoded[1], raw_extras(old)
-            elif initial is MISSING:
-                self.counters.failed_ops += 1
-                return state, None
-            else:
-                number, deadline = initial, FOREVER if ttl == FOREVER else self._now() + ttl
-            number = summed(key, number, delta)
-            record, stored = self._codec.encode(raw, key, number, deadline, extras)
-            swapped = self._table.swap(raw, slot, old, record, bounds)
-            if swapped is not None:
-                if not extras:
-                    self._kept(key, stored, swapped, slot, deadline, record)
-                return state, number
 
     # The whole store
 
@@ -596,12 +527,3 @@ class SharedStore(Store):
 def _token(token: object) -> Token:
     assert isinstance(token, Token), "a token comes from begin_load"  # noqa: S101
     return token
-
-
-def summed(key: str, number: Any, delta: Any) -> Any:
-    try:
-        return number + delta
-    except TypeError as error:
-        raise TypeError(
-            f"key {key!r} holds {type(number).__name__}, which {delta!r} can't be added to"
-        ) from error
