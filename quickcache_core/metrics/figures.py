@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from quickcache_core.metrics.counters import Counters
+
 
 class StoreFigures(NamedTuple):
     """Counts since the store was made or its metrics were reset, and its size."""
@@ -26,6 +28,36 @@ class StoreFigures(NamedTuple):
     max_entries: int = 0
     bytes: int | None = None
     """Estimated; None where nobody weighs entries."""
+
+    @classmethod
+    def of(
+        cls,
+        counters: Counters,
+        *,
+        hits: int,
+        misses: int,
+        entries: int,
+        max_entries: int,
+        bytes: int | None = None,  # noqa: A002 - the field
+    ) -> StoreFigures:
+        """With what the store counted."""
+        return cls(
+            hits=hits,
+            misses=misses,
+            sets=counters.sets,
+            failed_ops=counters.failed_ops,
+            evictions=counters.evictions,
+            expirations=counters.expired_removals,
+            deletions=counters.manual_deletions,
+            store_errors=counters.store_errors,
+            loads=counters.loads,
+            load_failures=counters.load_failures,
+            load_waits=counters.load_waits,
+            stale_hits=counters.stale_hits,
+            entries=entries,
+            max_entries=max_entries,
+            bytes=bytes,
+        )
 
     @property
     def counts(self) -> tuple[int, ...]:

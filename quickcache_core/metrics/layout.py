@@ -16,8 +16,6 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from quickcache_core.metrics.figures import COUNTERS
-
 MAGIC: Final = int.from_bytes(b"QCfigure", sys.byteorder)
 VERSION: Final = 2
 WORD: Final = 8
@@ -54,7 +52,6 @@ B_FOLDED: Final = 0
 B_ENDED: Final = 1
 """How many claims were added."""
 B_COUNTERS: Final = 2
-BANK_WORDS: Final = B_COUNTERS + len(COUNTERS)
 
 # Words of a slot, counted from its start
 S_CLAIM: Final = 0

@@ -153,10 +153,6 @@ class ClearedAlias(TypedDict):
     """What else there is to say."""
 
 
-class ClearReport(TypedDict):
-    aliases: list[ClearedAlias]
-
-
 def worker_figures(cache: ReportedCache) -> WorkerFigures:
     """The row of the process that calls, for a cache that isn't published."""
     counts = cache.metrics()

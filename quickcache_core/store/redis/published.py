@@ -20,20 +20,10 @@ class RedisSource:
         store = self._store()
         if store is None:
             return None
-        counters = store.counters
-        return StoreFigures(
+        return StoreFigures.of(
+            store.counters,
             hits=store.hits,
             misses=store.misses,
-            sets=counters.sets,
-            failed_ops=counters.failed_ops,
-            evictions=counters.evictions,
-            expirations=counters.expired_removals,
-            deletions=counters.manual_deletions,
-            store_errors=counters.store_errors,
-            loads=counters.loads,
-            load_failures=counters.load_failures,
-            load_waits=counters.load_waits,
-            stale_hits=counters.stale_hits,
             entries=store.size.entries(),
             max_entries=store.capacity,
         )

@@ -30,20 +30,10 @@ class SharedSource:
                 self._entries, self._bytes = table.writing.size()
             except StoreUnavailable:
                 self._entries = self._bytes = 0
-        counters = table.counters
-        return StoreFigures(
+        return StoreFigures.of(
+            table.counters,
             hits=sum(reader.hits for reader in table.readers),
             misses=sum(reader.misses for reader in table.readers),
-            sets=counters.sets,
-            failed_ops=counters.failed_ops,
-            evictions=counters.evictions,
-            expirations=counters.expired_removals,
-            deletions=counters.manual_deletions,
-            store_errors=counters.store_errors,
-            loads=counters.loads,
-            load_failures=counters.load_failures,
-            load_waits=counters.load_waits,
-            stale_hits=counters.stale_hits,
             entries=self._entries,
             max_entries=table.capacity,
             bytes=self._bytes,
