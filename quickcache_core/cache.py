@@ -39,13 +39,13 @@ from quickcache_core.lock import Lock, Locks
 from quickcache_core.metrics.control import Control
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.metrics.snapshot import MetricsSnapshot
-from quickcache_core.serializer.isolation import thaw
 from quickcache_core.sizing import AutoSizer
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, Store
-from quickcache_core.store.keyspace import SEPARATOR, KeyspaceStore, namespaces_in
+from quickcache_core.store.keyspace import SEPARATOR, KeyspaceStore
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.off import OffStore
+from quickcache_core.store.saved import load_saved, saved
 from quickcache_core.ttl import TTL, seconds
 from quickcache_core.twins import Aside, called, twin, twin_in_thread
 
@@ -61,8 +61,6 @@ R = TypeVar("R")
 S = TypeVar("S", bound="QuickCache")
 # Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
 _LIVE = Presence.LIVE
-_GENERATIONS = f"{SEPARATOR * 3}generations"
-"""In snapshots, beside the keys: the numbers of the generations that these belong to."""
 _SLICE = 256
 """Keys that are removed together where many are."""
 _CENTURY = 100 * 365 * 86_400  # seconds
@@ -147,7 +145,9 @@ class QuickCache:
         self._namespaces: dict[str, QuickCache] = {}
         self._load_options = parts.load_options
         self._default_ttl = parts.load_options.ttl
-        self._life = _life_by_default(parts.load_options)
+        life = parts.load_options.life()
+        self._life = None if life.is_plain else life
+        """Of entries that are stored without further words; None if that is a TTL and nothing else."""
         self._sizer: AutoSizer | None = None
         self._bind()
         if parts.attend is not None:
@@ -993,30 +993,10 @@ class QuickCache:
         """What a snapshot is made of. None if the cache was made switched off: nothing is to be written."""
         if not self._made_enabled:
             return None
-        store = self._store
-        records = store.records()
-        for record in records:
-            if record.key.startswith(SEPARATOR):
-                for name in namespaces_in(record.key):
-                    store.generation(name)
-        numbers = {name: number for name, number in store.generations().items() if number}
-        if numbers:
-            # Else what was cleared before it was saved would be back in a process that counts from 0.
-            records.append(Record(_GENERATIONS, self._frozen(_GENERATIONS, numbers), FOREVER))
-        return records
+        return saved(self._store, self._freeze)
 
     def _load_records(self, records: Iterable[Record]) -> None:
-        numbers: dict[str, int] = {}
-
-        def entries() -> Iterator[Record]:
-            for record in records:
-                if record.key == _GENERATIONS:
-                    numbers.update(thaw(record.value))
-                else:
-                    yield record
-
-        self._store.load(entries(), self._bounds)
-        self._store.set_generations(numbers)
+        load_saved(self._store, records, self._bounds)
 
     def _switch(self, times: int) -> None:
         with self._bottom.lock:
@@ -1042,25 +1022,11 @@ class QuickCache:
         options = self._load_options.changed(
             ttl_sec, {"sliding": sliding, "max_age": max_age, "stale_ttl": stale_ttl, "tags": tags}
         )
-        return Life(
-            options.ttl,
-            options.stale_ttl,
-            options.sliding,
-            options.max_age if options.sliding else FOREVER,
-            tags=tuple(map(self._tag_slot, options.tags)),
-        )
+        return options.life(tuple(map(self._tag_slot, options.tags)))
 
 
 def _nothing() -> None:
     pass
-
-
-def _life_by_default(options: LoadOptions) -> Life | None:
-    """Of entries that are stored without further words; None if that is a TTL and nothing else."""
-    if not options.stale_ttl and not options.sliding:
-        return None
-    max_age = options.max_age if options.sliding else FOREVER
-    return Life(options.ttl, options.stale_ttl, options.sliding, max_age)
 
 
 def _frozen(freeze: Freeze | None, key: str, value: Any) -> Any:

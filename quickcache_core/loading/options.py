@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from quickcache_core.entry import FOREVER
+from quickcache_core.store.life import Life
 from quickcache_core.ttl import TTL, seconds
 
 
@@ -72,6 +73,11 @@ class LoadOptions:
         if ttl_sec is not None:
             changes["ttl"] = seconds(ttl_sec)
         return replace(self, **changes) if changes else self
+
+    def life(self, slots: tuple[int, ...] = ()) -> Life:
+        """Of an entry that is stored without a load. `slots`: those of its tags."""
+        max_age = self.max_age if self.sliding else FOREVER
+        return Life(self.ttl, self.stale_ttl, self.sliding, max_age, tags=slots)
 
 
 def duration(name: str, value: object) -> float:
