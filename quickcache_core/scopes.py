@@ -180,6 +180,20 @@ def _retire(store: MemoryStore) -> None:
     store.stay_asleep()
 
 
+def _way_of_reading(config: QuickCacheConfig) -> tuple[object, ...]:
+    """Of entries that others write, too. Caches that read them in the same way share what they have near."""
+    return (
+        config.serializer,
+        config.isolation,
+        config.immutable_types,
+        config.secret,
+        config.secret_fallbacks,
+        config.allow_unsigned_pickle,
+        config.near_size,
+        config.fail,
+    )
+
+
 # Scope shared
 
 
@@ -206,19 +220,7 @@ def _shared_store(config: QuickCacheConfig, path: str, serializer: BaseSerialize
         )
         return SharedStore(table, codec, config.clock, config.near_size, degrade=config.fail == "degrade")
 
-    # Caches that read the table in the same way share what they have near.
-    way = (
-        table.connection.path,
-        config.serializer,
-        config.isolation,
-        config.immutable_types,
-        config.secret,
-        config.secret_fallbacks,
-        config.allow_unsigned_pickle,
-        config.near_size,
-        config.fail,
-    )
-    store = shared_stores.store(way, make)
+    store = shared_stores.store((table.connection.path, *_way_of_reading(config)), make)
     store.widen(config.max_size)
     return store
 
@@ -313,20 +315,7 @@ def _redis_store(config: QuickCacheConfig, client: Client, serializer: BaseSeria
         _tend(store)
         return store
 
-    # Caches that read the entries in the same way share what they have near.
-    way = (
-        client,
-        config.redis_prefix,
-        config.serializer,
-        config.isolation,
-        config.immutable_types,
-        config.secret,
-        config.secret_fallbacks,
-        config.allow_unsigned_pickle,
-        config.near_size,
-        config.fail,
-    )
-    store = redis_stores.store(way, make)
+    store = redis_stores.store((client, config.redis_prefix, *_way_of_reading(config)), make)
     store.widen(config.max_size)
     return store
 

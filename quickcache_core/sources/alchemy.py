@@ -8,6 +8,7 @@ from typing import Any, Final
 from quickcache_core.entry import MISSING
 from quickcache_core.errors import ConfigError
 from quickcache_core.sources.base import BaseSource
+from quickcache_core.sources.rows import Rows
 
 _MANY: Final = 500
 """Keys in one statement; every database takes as many parameters."""
@@ -41,9 +42,8 @@ class SQLAlchemySource(BaseSource):
         if isinstance(table, str):
             schema, _, name = table.rpartition(".")
             table = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=engine)
-        self._single = isinstance(value_columns, str)
-        columns = (value_columns,) if isinstance(value_columns, str) else tuple(value_columns)
-        for column in (key_column, *columns):
+        self._rows = Rows(value_columns, parse_key, to_value, to_row)
+        for column in (key_column, *self._rows.columns):
             if column not in table.c:
                 raise ConfigError(
                     "value_columns", column, f"table {table.name} has {', '.join(table.c.keys())}"
@@ -52,37 +52,32 @@ class SQLAlchemySource(BaseSource):
         self._engine = engine
         self._table = table
         self._key = table.c[key_column]
-        self._columns = columns
-        self._parse_key = parse_key
-        self._to_value = to_value
-        self._to_row = to_row
         self.name = f"table:{table.fullname}"
 
     def load(self, key: str) -> Any:
         return self.load_many((key,)).get(key, MISSING)
 
     def load_many(self, keys: Sequence[str]) -> Mapping[str, Any]:
-        by_row_key: dict[Any, str] = {}
-        for key in keys:
-            try:
-                by_row_key[self._row_key(key)] = key
-            except ValueError:
-                pass
+        by_row_key = self._rows.keys(keys)
         row_keys = list(by_row_key)
-        select = self._sql.select(self._key, *(self._table.c[column] for column in self._columns))
+        select = self._sql.select(self._key, *(self._table.c[column] for column in self._rows.columns))
         found = {}
         with self._engine.begin() as connection:
             for start in range(0, len(row_keys), _MANY):
                 some = row_keys[start : start + _MANY]
                 for row in connection.execute(select.where(self._key.in_(some))):
-                    found[by_row_key[row[0]]] = self._value(row[1:])
+                    found[by_row_key[row[0]]] = self._rows.value(row[1:])
         return found
 
     def store(self, key: str, value: Any) -> None:
         self.store_many({key: value})
 
     def store_many(self, values: Mapping[str, Any]) -> None:
-        rows = [{self._key.name: self._row_key(key), **self._row(value)} for key, value in values.items()]
+        name = self._table.name
+        rows = [
+            {self._key.name: self._rows.key(key), **self._rows.row(value, name)}
+            for key, value in values.items()
+        ]
         if not rows:
             return
         with self._engine.begin() as connection:
@@ -95,7 +90,7 @@ class SQLAlchemySource(BaseSource):
 
     def remove(self, key: str) -> None:
         try:
-            row_key = self._row_key(key)
+            row_key = self._rows.key(key)
         except ValueError:
             return
         with self._engine.begin() as connection:
@@ -107,37 +102,19 @@ class SQLAlchemySource(BaseSource):
             from importlib import import_module
 
             insert = import_module(f"sqlalchemy.dialects.{dialect}").insert(self._table)
-            changes = {column: insert.excluded[column] for column in self._columns}
+            changes = {column: insert.excluded[column] for column in self._rows.columns}
             return insert.on_conflict_do_update(index_elements=[self._key], set_=changes)
         if dialect in ("mysql", "mariadb"):
             from sqlalchemy.dialects import mysql
 
             ours = mysql.insert(self._table)
-            return ours.on_duplicate_key_update({column: ours.inserted[column] for column in self._columns})
+            return ours.on_duplicate_key_update(
+                {column: ours.inserted[column] for column in self._rows.columns}
+            )
         return None
 
     def _update_or_insert(self, connection: Any, row: dict[str, Any]) -> None:
-        changes = {column: row[column] for column in self._columns}
+        changes = {column: row[column] for column in self._rows.columns}
         update = self._sql.update(self._table).where(self._key == row[self._key.name]).values(changes)
         if not connection.execute(update).rowcount:
             connection.execute(self._sql.insert(self._table).values(row))
-
-    def _row_key(self, key: str) -> Any:
-        return key if self._parse_key is None else self._parse_key(key)
-
-    def _value(self, cells: Sequence[Any]) -> Any:
-        if self._to_value is None and self._single:
-            return cells[0]
-        row = dict(zip(self._columns, cells, strict=True))
-        return row if self._to_value is None else self._to_value(row)
-
-    def _row(self, value: Any) -> Mapping[str, Any]:
-        if self._to_row is None and self._single:
-            return {self._columns[0]: value}
-        row = value if self._to_row is None else self._to_row(value)
-        if not isinstance(row, Mapping) or set(row) != set(self._columns):
-            raise TypeError(
-                f"a value for {self._table.name} is a dictionary of {', '.join(self._columns)}; "
-                "for anything else give the source a to_row"
-            )
-        return row

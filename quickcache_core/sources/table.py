@@ -11,6 +11,7 @@ from quickcache_core import checks
 from quickcache_core.entry import MISSING
 from quickcache_core.errors import ConfigError
 from quickcache_core.sources.base import BaseSource
+from quickcache_core.sources.rows import Rows
 
 T = TypeVar("T")
 
@@ -52,26 +53,19 @@ class TableSource(BaseSource):
         Names are quoted, and may have a schema before a dot. Nothing is opened yet. Raises `ConfigError`.
         """
         checks.one_of("paramstyle", paramstyle, _PARAMSTYLES)
-        self._single = isinstance(value_columns, str)
-        columns = (value_columns,) if isinstance(value_columns, str) else tuple(value_columns)
-        if not columns:
-            raise ConfigError("value_columns", value_columns, "give a column, or a list of columns")
-        self._columns = columns
+        self._rows = Rows(value_columns, parse_key, to_value, to_row)
         self._connect = connect
         self._paramstyle = paramstyle
-        self._parse_key = parse_key
-        self._to_value = to_value
-        self._to_row = to_row
         self.name = f"table:{table}"
         self._table = ".".join(quoted(part) for part in table.split("."))
         self._key = quoted(key_column)
-        self._select = f"SELECT {self._key}, {', '.join(map(quoted, columns))} FROM {self._table}"  # noqa: S608 - quoted
+        self._select = f"SELECT {self._key}, {', '.join(map(quoted, self._rows.columns))} FROM {self._table}"  # noqa: S608 - quoted
         self._upsert = self._upsert_statement()
         self._delete = f"DELETE FROM {self._table} WHERE {self._key} = {self._mark(1)}"  # noqa: S608
         self._local = threading.local()
 
     def _upsert_statement(self) -> str:
-        names = [self._key, *map(quoted, self._columns)]
+        names = [self._key, *map(quoted, self._rows.columns)]
         marks = ", ".join(self._mark(number) for number in range(1, len(names) + 1))
         changes = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
         return (
@@ -97,16 +91,11 @@ class TableSource(BaseSource):
         return self.load_many((key,)).get(key, MISSING)
 
     def load_many(self, keys: Sequence[str]) -> Mapping[str, Any]:
-        by_row_key: dict[Any, str] = {}
-        for key in keys:
-            try:
-                by_row_key[self._row_key(key)] = key
-            except ValueError:
-                pass
-        rows = self._with_cursor(lambda cursor: list(self._rows(cursor, list(by_row_key))))
-        return {by_row_key[row[0]]: self._value(row[1:]) for row in rows if row[0] in by_row_key}
+        by_row_key = self._rows.keys(keys)
+        rows = self._with_cursor(lambda cursor: list(self._found(cursor, list(by_row_key))))
+        return {by_row_key[row[0]]: self._rows.value(row[1:]) for row in rows if row[0] in by_row_key}
 
-    def _rows(self, cursor: Any, keys: list[Any]) -> Iterator[Sequence[Any]]:
+    def _found(self, cursor: Any, keys: list[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(keys), _MANY):
             some = keys[start : start + _MANY]
             marks = ", ".join(self._mark(number) for number in range(1, len(some) + 1))
@@ -117,13 +106,13 @@ class TableSource(BaseSource):
         self.store_many({key: value})
 
     def store_many(self, values: Mapping[str, Any]) -> None:
-        rows = [self._parameters((self._row_key(key), *self._row(value))) for key, value in values.items()]
+        rows = [self._parameters((self._rows.key(key), *self._cells(value))) for key, value in values.items()]
         if rows:
             self._with_cursor(lambda cursor: cursor.executemany(self._upsert, rows))
 
     def remove(self, key: str) -> None:
         try:
-            row_key = self._row_key(key)
+            row_key = self._rows.key(key)
         except ValueError:
             return
         self._with_cursor(lambda cursor: cursor.execute(self._delete, self._parameters((row_key,))))
@@ -132,27 +121,11 @@ class TableSource(BaseSource):
         """Close this thread's connection; the next use opens one. Those of other threads end with them."""
         self._local.held = None
 
-    # Keys, rows, connections
+    # Rows, connections
 
-    def _row_key(self, key: str) -> Any:
-        return key if self._parse_key is None else self._parse_key(key)
-
-    def _value(self, cells: Sequence[Any]) -> Any:
-        if self._to_value is None and self._single:
-            return cells[0]
-        row = dict(zip(self._columns, cells, strict=True))
-        return row if self._to_value is None else self._to_value(row)
-
-    def _row(self, value: Any) -> list[Any]:
-        if self._to_row is None and self._single:
-            return [value]
-        row = value if self._to_row is None else self._to_row(value)
-        if not isinstance(row, Mapping) or set(row) != set(self._columns):
-            raise TypeError(
-                f"a value for {self._table} is a dictionary of {', '.join(self._columns)}; "
-                "for anything else give the source a to_row"
-            )
-        return [row[column] for column in self._columns]
+    def _cells(self, value: Any) -> list[Any]:
+        row = self._rows.row(value, self._table)
+        return [row[column] for column in self._rows.columns]
 
     def _with_cursor(self, work: Callable[[Any], T]) -> T:
         """Carry out the work in a transaction of its own."""

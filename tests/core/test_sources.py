@@ -817,7 +817,7 @@ class TestConnections:
         source.store_many({"5": {"name": "E", "age": 1}, "6": {"name": "F", "age": 2}})
         assert rows(database)[-2:] == [(5, "E", 1), (6, "F", 2)]
         source.remove("5")
-        assert source._with_cursor(lambda cursor: list(source._rows(cursor, [6, 1]))) == [
+        assert source._with_cursor(lambda cursor: list(source._found(cursor, [6, 1]))) == [
             (1, "Ada", 36),
             (6, "F", 2),
         ]
