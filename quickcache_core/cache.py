@@ -195,6 +195,7 @@ class QuickCache:
 
     @property
     def config(self) -> QuickCacheConfig:
+        """What it was made with, and what `resize` made of that."""
         return self._config
 
     @property
@@ -620,11 +621,13 @@ class QuickCache:
         return True
 
     def size(self) -> int:
-        """Entries, expired ones that haven't left yet included."""
+        """Entries, expired ones that haven't left yet included. Takes constant time; but in scope `redis`, of
+        a namespace, and with a `version`, every entry of the store is looked at.
+        """
         return len(self._store)
 
     def valid_size(self) -> int:
-        """Entries that haven't expired. Lets expired ones leave first."""
+        """Entries that haven't expired. Lets expired ones leave first, which takes the time of `cleanup`."""
         self.cleanup()
         return len(self._store)
 
@@ -637,7 +640,8 @@ class QuickCache:
 
     def cleanup(self) -> int:
         """Let expired entries leave now, in short holds of the lock; how many there were. In scope `memory`
-        that takes time by their number only; scope `shared` looks at every entry once one is due.
+        that takes time by their number only; scope `shared` looks at every entry once one is due, scope
+        `redis` at every entry.
         """
         return self._store.sweep()
 
@@ -702,7 +706,8 @@ class QuickCache:
         unless it is there; `use_timestamp` adds the time to the name (default: `cache_timestamps`).
 
         The file replaces an older one as a whole or not at all, and can be read by its owner only. Other
-        threads may write to the cache meanwhile. Raises `CacheSaveError`, and leaves an older file as it was.
+        threads may write to the cache meanwhile. The entries are held in memory all at once, in any
+        scope. Raises `CacheSaveError`, and leaves an older file as it was.
         """
         check_path("filepath", filepath, optional=True)
         check_flag("use_timestamp", use_timestamp)
@@ -720,7 +725,7 @@ class QuickCache:
 
     def backup(self, directory: str | os.PathLike[str] | None = None) -> Path:
         """Write a snapshot under a name with the time in it, into `directory` (default: `storage_dir`), and
-        return its path.
+        return its path. Raises `CacheSaveError`.
         """
         check_path("directory", directory, optional=True)
         return self._files.backup(self._records(), directory)
@@ -738,7 +743,8 @@ class QuickCache:
     def metrics(self) -> MetricsSnapshot:
         """The figures of the store.
 
-        Looks at the entries that have expired and haven't left yet, at no others.
+        Looks at the entries that have expired and haven't left yet, at no others; where `size` looks at every
+        entry, at these.
         """
         store = self._real_store
         counters = store.counters
@@ -939,6 +945,7 @@ class QuickCache:
     async def arefresh(
         self, key: str, loader: Loader, ttl_sec: TTL | None = None, **options: Unpack[LoadArguments]
     ) -> Any:
+        """As `refresh`, with loaders as in `aget_or_set`."""
         check_key(key)
         return await self._filler.arefresh(key, loader, ttl_sec, options)
 
@@ -948,6 +955,7 @@ class QuickCache:
         return await awarm(self, source, loader, ttl_sec, **options)
 
     async def akeys(self, prefix: str = "") -> list[str]:
+        """As `keys`, but all at once."""
         return await self.arun(lambda: list(self.keys(prefix)))
 
     async def acontains(self, key: object) -> bool:

@@ -354,6 +354,9 @@ class QuickCacheConfig:
         return dataclasses.replace(self, **changes)
 
     def build(self) -> QuickCache:
+        """A cache with these settings. Raises `ConfigError` for what only shows now, such as a directory that
+        can't be used.
+        """
         return QuickCache(self)
 
     def assemble(self) -> Parts:

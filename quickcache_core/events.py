@@ -11,10 +11,15 @@ logger = logging.getLogger(__name__)
 
 
 class EventKind(Enum):
+    """What listeners can hear of."""
+
     HIT = "hit"
     MISS = "miss"
+    """A get found nothing that is fresh."""
     SET = "set"
+    """A value was stored, by whatever operation."""
     REMOVED = "removed"
+    """An entry left, see `RemovalCause`."""
     STALE = "stale"
     """A value was served after its TTL. A hit, or the miss of a reader who waited in vain, was told before.
     """
