@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import references, report, traces
+from benchmarks import plots, references, report, traces
 from benchmarks.progress import progress_bar
 from quickcache_core import NEVER, QuickCache, QuickCacheConfig
 from quickcache_core.entry import Entry
@@ -289,6 +289,12 @@ goals are meant for a million requests of all traces. "optimum" is Belady's algo
 
 {report.table(("", "against FIFO", "against LRU", "worst point against LRU", "mean hit ratio"), summary)}
 
+### Over the size of the cache
+
+Traces with three sizes or more; the capacity is in percent of their distinct keys.
+
+{plot(points, names) or "(no plot without matplotlib)"}
+
 ### Where it loses most to theine
 
 {lost if losses else "(theine did not take part)"}
@@ -305,6 +311,30 @@ Traces: cache2k's ORM traces © headissue GmbH, Jens Wilke, CC BY 4.0; OLTP from
 "ARC: a self-tuning, low overhead replacement cache", FAST 2003; the others as `benchmarks/traces.py` names
 them.
 """
+
+
+PLOTTED = (OURS, "lru", "theine", "moka-py", "LocMemCache", OPTIMUM)
+
+
+def plot(points: Sequence[Point], names: Sequence[str]) -> str:
+    by_trace = defaultdict(list)
+    for point in points:
+        by_trace[point.trace].append(point)
+    panels = [
+        plots.Panel(
+            trace,
+            {
+                name: [(100 * point.share, point.ratio(name)) for point in found]
+                for name in PLOTTED
+                if name in names
+            },
+        )
+        for trace, found in by_trace.items()
+        if len(found) > 2
+    ]
+    return plots.line_plot(
+        "hit-ratio", panels, x="capacity, %", y="hit ratio", ours=(OURS,), dashed=(OPTIMUM,), columns=4
+    )
 
 
 def installed(names: Iterable[str]) -> tuple[str, ...]:

@@ -16,20 +16,25 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTIONS = (
     "engine",
     "memory",
+    "scale",
     "django",
     "flask",
     "shared",
     "redis",
+    "end-to-end",
     "hit-ratio",
     "hit-ratio-sizes",
     "hit-ratio-ttls",
 )
+_COMMAND = "`python -m benchmarks"
+_LOAD_BEFORE = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 HEADER = """# Results
 
-Written by `make bench`; each section is replaced by its own next run. What is measured, how, and what the
-figures mean is in [`docs/performance.md`](../docs/performance.md). Only ratios within one table can be
-compared: they come from one process and one run. "3.5 (4.1)" is the fastest round over the baseline's fastest
-round, and in brackets the median of the ratios of all rounds where it is more than 10 % away.
+Written by `make bench`; each section is replaced by its own next run, and begins with its command. What is
+measured, how, and what the figures mean is in [`docs/performance.md`](../docs/performance.md). Only ratios
+within one table can be compared: they come from one process and one run. "3.5 (4.1)" is the fastest round
+over the baseline's fastest round, and in brackets the median of the ratios of all rounds where it is more
+than 10 % away.
 """
 
 
@@ -76,20 +81,38 @@ def commit() -> str:
         return "unknown"
 
 
+def load() -> str:
+    """How busy the machine was: above 1 or so when a run begins, it was not alone."""
+    if _LOAD_BEFORE is None:
+        return ""
+    return f"load average {_LOAD_BEFORE:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"
+
+
 def write_section(name: str, body: str, *distributions: str) -> None:
-    """Prints the section and puts it into `RESULTS.md`, with when, where and against what it was measured."""
+    """Prints the section and puts it into `RESULTS.md`: how, when, where, against what it was measured."""
     day = dt.datetime.now(dt.UTC).date().isoformat()
-    facts = "; ".join(filter(None, (f"{day}, commit {commit()}", machine(), versions(*distributions))))
-    section = f"{body.strip()}\n\n*{facts}.*"
+    facts = "; ".join(
+        filter(None, (f"{day}, commit {commit()}", machine(), load(), versions(*distributions)))
+    )
+    quick = " --quick" if "--quick" in sys.argv else ""
+    section = f"{_with_command(body.strip(), f'{name}{quick}')}\n\n*{facts}.*"
     print(section)
     sections = dict(_read_sections())
     sections[name] = section
     text = HEADER
     for each in SECTIONS:
         if each in sections:
-            text += f"\n<!-- {each} -->\n{sections[each]}\n<!-- end of {each} -->\n"
+            text += f"\n<!-- {each} -->\n{_with_command(sections[each], each)}\n<!-- end of {each} -->\n"
     RESULTS.write_text(text, encoding="utf-8")
     print(f"\nWritten to {RESULTS}", file=sys.stderr)
+
+
+def _with_command(section: str, arguments: str) -> str:
+    """The section with its command under its heading, unless there is one."""
+    heading, _, rest = section.partition("\n\n")
+    if rest.startswith(_COMMAND):
+        return section
+    return f"{heading}\n\n{_COMMAND} {arguments}`\n\n{rest}"
 
 
 def _read_sections() -> Iterator[tuple[str, str]]:
