@@ -1,4 +1,4 @@
-"""All benchmarks, or the named ones: `python benchmarks/run.py engine memory django flask shared redis`.
+"""All benchmarks, or the named ones: `python -m benchmarks engine memory scale django flask shared redis`.
 
 `--quick` takes minutes instead of half an hour, and is less exact. Results go to the terminal and into
 `RESULTS.md`.
@@ -16,10 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "engine": "benchmarks.engine",
     "memory": "benchmarks.memory",
+    "scale": "benchmarks.scale",
     "django": "benchmarks.django_table",
     "flask": "benchmarks.flask_table",
     "shared": "benchmarks.shared_table",
     "redis": "benchmarks.redis_table",
+    "end-to-end": "benchmarks.end_to_end",
     "hit-ratio": "benchmarks.hit_ratio",
     "hit-ratio-sizes": "benchmarks.sized_hit_ratio",
     "hit-ratio-ttls": "benchmarks.ttl_hit_ratio",
@@ -28,7 +30,7 @@ MODULES = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python benchmarks/run.py",
+        prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
