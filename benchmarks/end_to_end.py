@@ -107,6 +107,8 @@ def running_site(name: str, entry: Mapping[str, Any], folder: Path, database: Pa
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"gunicorn didn't start for {name}:\n{text}")
             time.sleep(0.05)
+        # It listens before it has imported the site. One after the other, so that this doesn't take longer.
+        fetch(int(listening[1]), "/article/0/")
         yield Site(name, int(listening[1]), process.pid)
         if "Traceback" in log.read_text(errors="replace"):
             raise RuntimeError(f"something went wrong for {name}:\n{log.read_text(errors='replace')}")

@@ -333,7 +333,14 @@ def plot(points: Sequence[Point], names: Sequence[str]) -> str:
         if len(found) > 2
     ]
     return plots.line_plot(
-        "hit-ratio", panels, x="capacity, %", y="hit ratio", ours=(OURS,), dashed=(OPTIMUM,), columns=4
+        "hit-ratio",
+        panels,
+        x="capacity, %",
+        y="hit ratio",
+        ours=(OURS,),
+        dashed=(OPTIMUM,),
+        columns=4,
+        legend_columns=6,
     )
 
 

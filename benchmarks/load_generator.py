@@ -16,7 +16,8 @@ from pathlib import Path
 
 WRK = "wrk"
 PYTHON = "threads of this program"
-_PATIENCE = 10.0  # seconds for an answer
+_PATIENCE = 60.0
+"""Seconds for an answer; the first ones wait until the workers have imported the site."""
 
 _SCRIPT = """
 local paths = {%s}
@@ -64,7 +65,16 @@ def send(port: int, paths: Sequence[str], seconds: int, connections: int, folder
 def _wrk(port: int, paths: Sequence[str], seconds: int, connections: int, folder: Path) -> Outcome:
     script = folder / "requests.lua"
     script.write_text(_SCRIPT % ", ".join(json.dumps(path) for path in paths))
-    command = [WRK, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
+    command = [
+        WRK,
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        f"--timeout={_PATIENCE:.0f}s",
+        "-s",
+        str(script),
+        f"http://127.0.0.1:{port}",
+    ]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return Outcome(**json.loads(output.splitlines()[-1]))
 

@@ -34,7 +34,18 @@ _STYLE = {
     "axes.axisbelow": True,
 }
 _OURS = ("#b2182b", "#ef8a62", "#fdb863", "#d6604d", "#67001f")
-_OTHERS = ("#2166ac", "#67a9cf", "#1b7837", "#7fbf7b", "#762a83", "#999999")
+_OTHERS = (
+    "#2166ac",
+    "#1b7837",
+    "#762a83",
+    "#67a9cf",
+    "#8c510a",
+    "#7fbf7b",
+    "#999999",
+    "#c51b7d",
+    "#01665e",
+    "#333333",
+)
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Name of a line, its points."""
@@ -56,7 +67,7 @@ def line_plot(
     dashed: Sequence[str] = (),
     columns: int = 1,
     log_y: bool = False,
-    legend_columns: int = 6,
+    legend_columns: int = 3,
     ticks: Sequence[float] = (),
 ) -> str:
     """Small plots side by side with one legend; gives the Markdown that shows them. x is logarithmic.
@@ -67,7 +78,7 @@ def line_plot(
     colours = _colours(names, ours)
     rows = math.ceil(len(panels) / columns)
     legend = 0.2 * math.ceil(len(names) / legend_columns) + 0.5
-    with _figure(name, (max(3.0 * columns, 7.0), 2.3 * rows + legend)) as figure:
+    with _figure(name, (max(3.0 * columns, 8.0), 2.3 * rows + legend)) as figure:
         if figure is None:
             return ""
         grid = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -89,6 +100,7 @@ def line_plot(
             axes.set_xscale("log")
             if log_y:
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(lambda value, _: _short(value))
             axes.minorticks_off()
             if ticks:
                 axes.set_xticks(ticks)
@@ -160,9 +172,13 @@ def _figure(name: str, size: tuple[float, float]) -> Iterator[Any]:
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     FOLDER.mkdir(exist_ok=True)
     # More decimals than anybody can see make half of the file.
-    rounded = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text.getvalue())
+    rounded = re.sub(r'"[^"]*"', lambda attribute: _rounded(attribute[0]), text.getvalue())
     lines = [line.rstrip() for line in rounded.splitlines()]
     (FOLDER / f"{name}.svg").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _rounded(text: str) -> str:
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
 
 
 def _short(number: float) -> str:

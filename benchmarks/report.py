@@ -34,7 +34,8 @@ Written by `make bench`; each section is replaced by its own next run, and begin
 measured, how, and what the figures mean is in [`docs/performance.md`](../docs/performance.md). Only ratios
 within one table can be compared: they come from one process and one run. "3.5 (4.1)" is the fastest round
 over the baseline's fastest round, and in brackets the median of the ratios of all rounds where it is more
-than 10 % away.
+than 10 % away. On a machine that was busy with other work, times by the clock on the wall say little; the
+processor's time is disturbed less.
 """
 
 
@@ -82,10 +83,11 @@ def commit() -> str:
 
 
 def load() -> str:
-    """How busy the machine was: above 1 or so when a run begins, it was not alone."""
+    """How busy the machine was. What else ran when a run began was not the benchmark."""
     if _LOAD_BEFORE is None:
         return ""
-    return f"load average {_LOAD_BEFORE:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"
+    busy = ", busy with other work" if _LOAD_BEFORE > (os.cpu_count() or 1) else ""
+    return f"load average {_LOAD_BEFORE:.1f} at the start, {os.getloadavg()[0]:.1f} at the end{busy}"
 
 
 def write_section(name: str, body: str, *distributions: str) -> None:

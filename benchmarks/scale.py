@@ -222,10 +222,7 @@ def plot(found: Sequence[tuple[Scope, dict[tuple[str, int], list[float]]]]) -> s
     panels = [
         plots.Panel(
             f"scope {scope.name}",
-            {
-                f"{name}, per {unit}": [(size, min(seconds[name, size]) * 1e6) for size in scope.sizes]
-                for name, unit in UNITS.items()
-            },
+            {name: [(size, min(seconds[name, size]) * 1e6) for size in scope.sizes] for name in UNITS},
         )
         for scope, seconds in found
     ]
@@ -244,7 +241,8 @@ def run(sizes: Sequence[int], shared_sizes: Sequence[int], rounds: int) -> None:
 What an operation costs in a large cache, as a ratio to the cost in one of {sizes[0]:,} entries; "the same"
 is up to {FLAT} times. Fastest of {rounds} rounds, the processor's time: what the disk takes isn't in it.
 Each entry has a TTL, and in the lines about cleanups and tags a tag. In scope `shared` a process has the
-last 10,000 entries near, so all of a small cache.
+last 10,000 entries near, so all of a small cache; and a cleanup that has something to remove looks at all
+entries, without a lock.
 
 {tables}
 
