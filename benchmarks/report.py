@@ -83,11 +83,12 @@ def commit() -> str:
 
 
 def load() -> str:
-    """How busy the machine was. What else ran when a run began was not the benchmark."""
+    """How busy the machine was, and what `QUICKCACHE_BENCH_NOTE` says of it."""
     if _LOAD_BEFORE is None:
         return ""
-    busy = ", busy with other work" if _LOAD_BEFORE > (os.cpu_count() or 1) else ""
-    return f"load average {_LOAD_BEFORE:.1f} at the start, {os.getloadavg()[0]:.1f} at the end{busy}"
+    note = os.environ.get("QUICKCACHE_BENCH_NOTE", "")
+    before, after = f"{_LOAD_BEFORE:.1f}", f"{os.getloadavg()[0]:.1f}"
+    return f"load average {before} at the start, {after} at the end{note and f' ({note})'}"
 
 
 def write_section(name: str, body: str, *distributions: str) -> None:

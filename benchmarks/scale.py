@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import multiprocessing
+import shutil
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,10 @@ caches hold a thousand entries and not a million, which a raw dict pays for, too
 """
 
 
+Seconds = dict[tuple[str, int], list[float]]
+"""Of each operation and size, one for each round."""
+
+
 @dataclass(frozen=True)
 class Scope:
     name: str
@@ -98,9 +105,9 @@ def shared(size: int, folder: Path, clock: Clock) -> QuickCache:
 
 @dataclass
 class Stopwatch:
-    """Collects the seconds of each operation, by size and round."""
+    """Collects the seconds."""
 
-    seconds: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    seconds: Seconds = field(default_factory=lambda: defaultdict(list))
     _now: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def time(self, name: str, units: int, action: Callable[[], object]) -> None:
@@ -172,7 +179,7 @@ def expiring_cache(scope: Scope, size: int, folder: Path, watch: Stopwatch) -> N
     cache.stop()
 
 
-def measure(scope: Scope, rounds: int) -> dict[tuple[str, int], list[float]]:
+def measure(scope: Scope, rounds: int, folder: Path) -> Seconds:
     watch = Stopwatch()
     step = progress_bar(rounds * len(scope.sizes), f"scale, scope {scope.name}")
     was_enabled = gc.isenabled()
@@ -181,12 +188,13 @@ def measure(scope: Scope, rounds: int) -> dict[tuple[str, int], list[float]]:
         for size in (*scope.sizes[turn:], *scope.sizes[:turn]):
             for _ in range(max(1, scope.at_least // size)):
                 for scenario in (full_cache, expiring_cache):
-                    with tempfile.TemporaryDirectory(prefix="quickcache-bench-") as folder:
-                        gc.collect()
-                        gc.disable()
-                        scenario(scope, size, Path(folder), watch)
-                        if was_enabled:
-                            gc.enable()
+                    own = Path(tempfile.mkdtemp(dir=folder))
+                    gc.collect()
+                    gc.disable()
+                    scenario(scope, size, own, watch)
+                    if was_enabled:
+                        gc.enable()
+                    shutil.rmtree(own)
             watch.end_round(size)
             step()
     return dict(watch.seconds)
@@ -197,7 +205,7 @@ def _ratio(mine: Sequence[float], base: Sequence[float]) -> Ratio:
     return Ratio(min(mine) / min(base), statistics.median(a / b for a, b in pairs))
 
 
-def section(scope: Scope, seconds: dict[tuple[str, int], list[float]]) -> Iterator[str]:
+def section(scope: Scope, seconds: Seconds) -> Iterator[str]:
     least = scope.sizes[0]
     rows = []
     for name, unit in UNITS.items():
@@ -218,7 +226,7 @@ def section(scope: Scope, seconds: dict[tuple[str, int], list[float]]) -> Iterat
     yield report.table(head, rows)
 
 
-def plot(found: Sequence[tuple[Scope, dict[tuple[str, int], list[float]]]]) -> str:
+def plot(found: Sequence[tuple[Scope, Seconds]]) -> str:
     panels = [
         plots.Panel(
             f"scope {scope.name}",
@@ -233,7 +241,15 @@ def plot(found: Sequence[tuple[Scope, dict[tuple[str, int], list[float]]]]) -> s
 
 def run(sizes: Sequence[int], shared_sizes: Sequence[int], rounds: int) -> None:
     scopes = [Scope("memory", sizes, 20_000, in_memory), Scope("shared", shared_sizes, 3_000, shared)]
-    found = [(scope, measure(scope, rounds)) for scope in scopes]
+    found = []
+    for scope in scopes:
+        # In a process of its own: one that uses a shared cache makes its folder again if somebody removes it.
+        with (
+            tempfile.TemporaryDirectory(prefix="quickcache-bench-") as folder,
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other,
+        ):
+            seconds = other.submit(measure, scope, rounds, Path(folder).resolve()).result()
+        found.append((scope, seconds))
     tables = "\n\n".join(part for scope, seconds in found for part in section(scope, seconds))
     body = f"""
 ## Scale
