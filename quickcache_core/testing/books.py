@@ -42,14 +42,26 @@ def check_books(cache: QuickCache, held: Held | None = None) -> None:
 
 def check_store_books(store: MemoryStore, held: Held | None = None) -> None:
     """As `check_books`, for a store without a cache."""
-    with store.lock:
-        population = store._population
-        assert store._table.entries is population.entries, "readers see another table than writers"
-        check_table(population)
-        check_wheel(population.deadlines, population.entries.values())
-        check_weights(population)
-        if held is not None:
-            check_policy(held(population.policy), population.entries)
+    try:
+        with store.lock:
+            # As in a write: what finalisers do to the cache meanwhile is put off.
+            store.lock.busy = True
+            try:
+                _check_population(store, held)
+            finally:
+                store.lock.busy = False
+    finally:
+        store.finish()
+
+
+def _check_population(store: MemoryStore, held: Held | None) -> None:
+    population = store._population
+    assert store._table.entries is population.entries, "readers see another table than writers"
+    check_table(population)
+    check_wheel(population.deadlines, population.entries.values())
+    check_weights(population)
+    if held is not None:
+        check_policy(held(population.policy), population.entries)
 
 
 def check_table(population: Population) -> None:

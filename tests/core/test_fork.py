@@ -525,12 +525,14 @@ import ctypes, faulthandler, os, sys, time
 from quickcache_core import NEVER, QuickCache, QuickCacheConfig
 from quickcache_core.maintenance import maintenance
 faulthandler.dump_traceback_later(30, exit=True)
-cache = QuickCache(QuickCacheConfig(cleanup_interval=0.02))
+cache = QuickCache(QuickCacheConfig(cleanup_interval=0.5))
 cache.set("k", 1, NEVER)
 if sys.argv[1] == "used":
-    # And the thread is asleep by then: nobody can help who forks in secret while a thread begins.
+    # And the thread is asleep by then: nobody can help who forks in secret while a thread is at work.
     cache.set("short", 1, 0.01)
-    time.sleep(0.2)
+    while cache.get_metrics_snapshot()["expired_removals"] < 1:
+        time.sleep(0.01)
+    time.sleep(0.1)
 child = ctypes.PyDLL(None).fork()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -435,10 +435,11 @@ def test_shortest_interval_does_not_spin() -> None:
 
     interval = QuickCacheConfig(cleanup_interval=0.01).cleanup_interval
     member, maintenance = Member(), Maintenance()
+    began = time.monotonic()
     maintenance.wake(member, interval)
     time.sleep(0.3)
     maintenance.dismiss(member)
-    assert 1 <= member.sweeps <= 31
+    assert 1 <= member.sweeps <= (time.monotonic() - began) / interval + 1
 
 
 def test_registering_the_same_class_again() -> None:
