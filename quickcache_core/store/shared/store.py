@@ -104,7 +104,6 @@ class SharedStore(Store):
         self._degrade = degrade
         self._reading = Reading(table, codec, clock, near_size, self._in_trouble)
         self._near, self._debts = self._reading.near, self._reading.debts
-        self._wrote = self._reading.wrote
         self._change = Change(table, codec, self._reading, clock.monotonic)
         self.table = table
         self.counters = table.counters
@@ -230,7 +229,7 @@ class SharedStore(Store):
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
         raw, slot, record, stored, deadline = self._encoded(key, value, ttl)
         label = self._put(raw, slot, record, deadline, bounds)
-        self._wrote(key, stored, label, slot, deadline, record)
+        self._reading.wrote(key, stored, label, slot, deadline, record)
 
     def _unstored_with(self, key: str, value: Any, life: Life, bounds: Bounds, token: object = None) -> bool:
         # What was computed from the source doesn't make an older value wrong.
@@ -245,7 +244,7 @@ class SharedStore(Store):
         tags = [FIRST_TAG + tag for tag in life.tags]
         done, label = self._table.put_with(raw, slot, record, bounds, tags, load)
         if done:
-            self._wrote(key, stored, label, slot, deadline, record)
+            self._reading.wrote(key, stored, label, slot, deadline, record)
         return done
 
     def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
@@ -258,7 +257,7 @@ class SharedStore(Store):
         encoded = [(key, *self._encoded(key, value, ttl)) for key, value in batch]
         label = self._table.put_many([(raw, slot, record) for _, raw, slot, record, *_ in encoded], bounds)
         for key, _, slot, record, stored, deadline in encoded:
-            self._wrote(key, stored, label, slot, deadline, record)
+            self._reading.wrote(key, stored, label, slot, deadline, record)
 
     def _added(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
         """As a cache does that is empty, and forgets at once."""
@@ -272,7 +271,7 @@ class SharedStore(Store):
         )
         done, label = self._table.add(raw, slot, record, bounds)
         if done:
-            self._wrote(key, stored, label, slot, deadline, record)
+            self._reading.wrote(key, stored, label, slot, deadline, record)
         return done
 
     @_write(lambda self, key, value, ttl, life=None: self._missing(key), must=True)
@@ -282,7 +281,7 @@ class SharedStore(Store):
         )
         presence, label = self._table.replace(raw, slot, record)
         if presence is _LIVE:
-            self._wrote(key, stored, label, slot, deadline, record)
+            self._reading.wrote(key, stored, label, slot, deadline, record)
         return presence
 
     @_write(lambda self, key: self._missing(key), must=True)
