@@ -20,7 +20,7 @@ from quickcache_core.loading.ahead import destination_of, running_loop, start_ah
 from quickcache_core.loading.context import is_asynchronous
 from quickcache_core.loading.load import Destination
 from quickcache_core.loading.options import LoadArguments, check_names
-from quickcache_core.loading.single_flight import Abandoned
+from quickcache_core.loading.single_flight import Abandoned, SingleFlight
 from quickcache_core.loading.successors import Successors
 from quickcache_core.ttl import TTL, seconds
 
@@ -287,6 +287,9 @@ class Prefetcher:
         )
 
     def _ended(self, key: str, to: Destination, error: BaseException | None) -> None:
+        failure = None if isinstance(error, Abandoned) else error
+        if failure is not None:
+            self._tell(failure, to.flights)
         with self._lock:
             was_asked_for = self._under_way.pop(key, False)
             if error is None:
@@ -298,12 +301,12 @@ class Prefetcher:
                     self._pending[key] = None
                     if len(self._pending) > _MOST_REMEMBERED:
                         self._drop(next(iter(self._pending)))
-            elif not isinstance(error, Abandoned):
+            elif failure is not None:
                 self._failed += 1
                 self._not_before = self._cache.config.clock.monotonic() + self._options.retry_after
-        if error is None or isinstance(error, Abandoned):
-            return
-        if to.flights.should_report():
+
+    def _tell(self, error: BaseException, flights: SingleFlight) -> None:
+        if flights.should_report():
             # The type only: messages may show keys.
             logger.warning(
                 "Loading ahead failed (%s); none is tried for %g s",

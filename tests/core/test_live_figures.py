@@ -797,7 +797,7 @@ def test_store_that_fails(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.
 # Where
 
 
-def test_where_without_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_without_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A directory that a service and a login shell of one user have in common."""
     monkeypatch.delenv("QUICKCACHE_RUNTIME_DIR")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")
@@ -805,7 +805,7 @@ def test_where_without_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"quickcache-{os.geteuid()}"
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
     assert runtime_directory() == Path(parent, name)
-    monkeypatch.setattr(runtime, "_SHARED_MEMORY", Path("/nowhere"))
+    monkeypatch.setattr(runtime, "_SHARED_MEMORY", tmp_path / "nothing")
     assert runtime_directory() == Path("/tmp", name)
 
 
