@@ -61,7 +61,9 @@ def stable_form(value: object) -> str:
     try:
         return SIMPLE[type(value)](value)
     except (KeyError, ValueError):
-        return _form(value, 0)
+        pass
+    # Not within the `except`: what this raises would bring that error with it.
+    return _form(value, 0)
 
 
 def register_stable_form(kind: type[T], form: Callable[[T], object]) -> None:

@@ -92,8 +92,11 @@ class Keys:
                 else:
                     key = frames[count] % tuple([SIMPLE[type(value)](value) for value in args])
             except (KeyError, ValueError):
-                return in_general(args, kwargs)
-            return key if len(key) <= LONGEST_KEY else shortened(key)
+                pass
+            else:
+                return key if len(key) <= LONGEST_KEY else shortened(key)
+            # Not within the `except`: what this raises would bring the error of the short way with it.
+            return in_general(args, kwargs)
 
         return key_of
 

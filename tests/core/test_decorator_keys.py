@@ -245,6 +245,16 @@ class TestWithoutTemplate:
             assert part in str(caught.value)
         assert isinstance(caught.value, TypeError)
 
+    @pytest.mark.parametrize("kwargs", [{}, {"b": object()}])
+    def test_unstable_argument_has_one_cause(self, kwargs: dict[str, Any]) -> None:
+        """A traceback doesn't begin with what was tried first, for most arguments."""
+        with pytest.raises(UnstableArgument) as caught:
+            keys(plain)(*[1, object()][: 2 - len(kwargs)], **kwargs)
+        cause = caught.value.__cause__
+        assert caught.value.__context__ is cause
+        assert cause is not None
+        assert cause.__context__ is None
+
     def test_self_counts(self) -> None:
         """Instances don't share results unless one says so: `self` is an argument like any other."""
         with pytest.raises(UnstableArgument) as caught:
