@@ -19,7 +19,8 @@ _ACCEPTED: Final = (
 )
 
 
-_NEARLY_A_URL: Final = re.compile(r"\s*(redis|rediss|valkey|valkeys|unix)(:/|//)", re.IGNORECASE)
+_NEARLY_A_URL: Final = re.compile(r"\s*(redis|rediss|valkey|valkeys|unix|shared)(:/|//)", re.IGNORECASE)
+_WITH_PASSWORD: Final = re.compile(r"(?![./~])(.*:.*@|.*[?&]password=)", re.DOTALL)
 
 
 class Location(NamedTuple):
@@ -52,9 +53,10 @@ def read_location(location: object) -> Location:
         raise ConfigError("location", _harmless(location), meant or f"give a string: {_ACCEPTED}")
     scheme, separator, rest = text.partition("://")
     if not separator:
-        if _NEARLY_A_URL.match(text):
+        if _NEARLY_A_URL.match(text) or _WITH_PASSWORD.match(text):
             # As a name of a store it would be shown to everybody, and nothing would be shared.
-            raise ConfigError("location", _harmless(location), f"no URL, for want of '://'; {_ACCEPTED}")
+            remedy = meant_elsewhere(text) or _ACCEPTED
+            raise ConfigError("location", _harmless(location), f"no URL, for want of '://'; {remedy}")
         return Location("memory", text)
     if scheme == "memory":
         return Location("memory", rest)

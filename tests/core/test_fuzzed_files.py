@@ -251,6 +251,11 @@ def test_settings_of_any_kind(options: dict[str, Any]) -> None:
         " rediss:/user:hunter2@h",
         "REDIS://:hunter2@h",
         "redis+tls://:hunter2@h",
+        "rediss:hunter2@h",
+        ":hunter2@127.0.0.1:6379:1",
+        "user:hunter2@h",
+        ":hun,hunter2@10.0.0.1:6379/0",
+        "localhost:6379?db=1&password=hunter2",
     ],
 )
 def test_location_written_wrongly(location: Any) -> None:

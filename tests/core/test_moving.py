@@ -81,6 +81,26 @@ def test_passwords_are_not_shown() -> None:
     assert "'redis://' before it" in str(meant_elsewhere("user:s3cret@localhost:6379"))
 
 
+@pytest.mark.parametrize("location", ["team@shop", "/srv/shop:7@cache", "~ada/a:b@c", "memory://a:b@c"])
+def test_name_with_an_at_sign(location: str) -> None:
+    """Is one, if there is nothing that may be a password; and so is what says that it is one."""
+    assert read_location(location).scope == "memory"
+
+
+@pytest.mark.parametrize(
+    ("location", "remedy"),
+    [
+        ("shared:/var/tmp/cache", "'shared://' and the absolute path"),
+        ("unix:/tmp/memcached.sock", "which memcached is not, write 'unix:///tmp/memcached.sock'"),
+    ],
+)
+def test_slash_that_is_missing(location: str, remedy: str) -> None:
+    """Of a scope that workers share: each would have a cache of its own."""
+    with pytest.raises(ConfigError) as raised:
+        QuickCacheConfig(location=location)
+    assert remedy in raised.value.remedy
+
+
 def test_list_of_addresses() -> None:
     """As memcached's backends have it: no location at all, with the same remedy."""
     with pytest.raises(ConfigError, match=r"write 'redis://127\.0\.0\.1:6379'"):
