@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,7 @@ from quickcache_flask.conf import (
     DEFAULT_KEY_PREFIX,
     DEFAULT_THRESHOLD,
     DEFAULT_TIMEOUT,
+    NOT_SHOWN,
     default_ttl_of,
     doubts,
     in_memory,
@@ -92,7 +94,7 @@ class _Decoding:
 
 
 class QuickCache(BaseCache):
-    """A Flask-Caching backend in the memory of this process.
+    """A Flask-Caching backend, in the memory of this process unless the `location` says otherwise.
 
     A timeout is in seconds (int or float) or a timedelta; None: the `default_timeout`; 0: the entry has no
     end; negative: nothing is stored, and an older entry is removed. All methods may be called from any thread
@@ -153,7 +155,10 @@ class QuickCache(BaseCache):
     ) -> QuickCache:
         """What `Cache.init_app` calls. Raises `ConfigError`, which names the setting as the app wrote it."""
         if args:
-            raise ConfigError("CACHE_ARGS", args, "this backend takes named options only; use CACHE_OPTIONS")
+            # RedisCache has a password among them.
+            raise ConfigError(
+                "CACHE_ARGS", NOT_SHOWN, "this backend takes named options only; use CACHE_OPTIONS"
+            )
         settings = read_settings(config, kwargs)
         arguments = {argument: setting.value for argument, setting in settings.items()}
         if "secret" not in arguments:
@@ -172,8 +177,7 @@ class QuickCache(BaseCache):
         backend.given_as = {argument: setting.name for argument, setting in settings.items()}
         backend.doubts = tuple(doubts(app, config, settings))
         for doubt in backend.doubts:
-            # Where the app calls `init_app`.
-            warnings.warn(doubt, UserWarning, stacklevel=4)
+            warnings.warn(doubt, UserWarning, stacklevel=_level_of_the_app())
         _publish_after_requests(app, backend)
         relay.add(backend.engine, (weakref.ref(app), weakref.ref(backend)))
         return backend
@@ -423,6 +427,18 @@ class QuickCache(BaseCache):
             return value
         data = self._serializer.dumps(value)
         return None if data is None else Serialized(data)
+
+
+def _level_of_the_app() -> int:
+    """The `stacklevel` with which the caller warns of the app's line that makes the cache: from `Cache(app)`
+    it is one call more than from `init_app`.
+    """
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(
+        ("flask_caching", "quickcache_flask")
+    ):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _publish_after_requests(app: Flask, backend: QuickCache) -> None:

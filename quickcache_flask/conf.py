@@ -30,7 +30,7 @@ _FLASK_SETTINGS = {
 _FLASK_ARGUMENTS = [*(argument for argument, _ in _FLASK_SETTINGS.values()), "ignore_errors"]
 _SECRETS = ("secret", "secret_fallbacks", "location", "redis_options")
 """Settings whose errors show what the core shows of them: a location may have a password in it."""
-_NOT_SHOWN = "(not shown)"
+NOT_SHOWN = "(not shown)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def read_settings(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict
         argument, value = _translated(argument, given, name)
         first = settings.setdefault(argument, Setting(value, given, name))
         if first.value != value:
-            shown = (_NOT_SHOWN, "another") if argument in _SECRETS else (given, repr(first.given))
+            shown = (NOT_SHOWN, "another") if argument in _SECRETS else (given, repr(first.given))
             raise ConfigError(name, shown[0], f"{first.name} is {shown[1]}; keep one of the two")
     return settings
 
@@ -184,4 +184,4 @@ def _translated(argument: str, given: Any, name: str) -> tuple[str, Any]:
 
 def _harmless(given: Any) -> Any:
     # Perhaps a secret under a wrong name: errors end up in logs.
-    return given if isinstance(given, int | float) else _NOT_SHOWN
+    return given if isinstance(given, int | float) else NOT_SHOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -252,7 +253,6 @@ def test_contradiction(app: Flask, config: dict[str, Any], names: tuple[str, str
         ("CACHE_DEFAULT_TIMEOUT", None),
         ("CACHE_DEFAULT_TIMEOUT", [5]),
         ("CACHE_KEY_PREFIX", 5),
-        ("CACHE_ARGS", [500]),
     ],
 )
 def test_wrong_setting_of_flask_caching(app: Flask, name: str, value: Any) -> None:
@@ -260,6 +260,14 @@ def test_wrong_setting_of_flask_caching(app: Flask, name: str, value: Any) -> No
     with pytest.raises(ConfigError) as raised:
         init_app(app, **{name: value})
     assert (raised.value.field, raised.value.value) == (name, value)
+
+
+def test_positional_arguments(app: Flask) -> None:
+    """None are taken. They aren't shown: RedisCache has a host, a port and a password there."""
+    with pytest.raises(ConfigError, match="use CACHE_OPTIONS") as raised:
+        init_app(app, CACHE_ARGS=["localhost", 6379, "s3cret"])
+    assert raised.value.field == "CACHE_ARGS"
+    assert "s3cret" not in f"{raised.value} {vars(raised.value)}"
 
 
 def test_errors_come_from_init_app_and_survive_in_the_chain(app: Flask) -> None:
@@ -368,9 +376,19 @@ def test_settings_left_behind(app: Flask, config: dict[str, Any], doubt: str) ->
         init_app(app, **config)
     [warning] = warned
     assert "s3cret" not in str(warning.message)
+    assert warning.filename == __file__
     result = app.test_cli_runner().invoke(quickcache, ["check"])
     assert result.exit_code == 0
     assert f"  warning  settings: {warning.message}" in result.output
+
+
+@pytest.mark.parametrize("made", [lambda app: Cache(app), lambda app: Cache().init_app(app)])
+def test_where_it_is_warned(app: Flask, made: Callable[[Flask], Any]) -> None:
+    """Of the line of the app that makes the cache, not of one in Flask-Caching."""
+    app.config.update(CACHE_TYPE="quickcache_flask.QuickCache", CACHE_DIR="/var/tmp/cache")
+    with pytest.warns(UserWarning, match="CACHE_DIR") as warned:
+        made(app)
+    assert [(one.filename, one.lineno) for one in warned] == [(__file__, made.__code__.co_firstlineno)]
 
 
 @pytest.mark.parametrize(
