@@ -30,12 +30,14 @@ FORMER: Final[Mapping[str, str]] = {
     "compressor": "leave it out: there is none, {compression} is for files of entries",
     "connection_factory": _REDIS_PY,
     "connection_pool_class": _REDIS_PY,
+    "connection_pool_class_kwargs": "leave it out: there is none, {redis_options} has what connections take",
     "connection_pool_kwargs": "give what is in it, such as 'max_connections', in {redis_options}",
     "db": _IN_URL,
     "ignore_exceptions": "write {fail}: 'degrade', the default, for True, 'raise' for False",
     "max_connections": _within("max_connections"),
     "parser_class": _REDIS_PY,
     "password": f"{_IN_URL}, or {_within('password')}",
+    "pickle_version": "leave it out: there is none, the newest protocol of this Python is used",
     "pool_class": _REDIS_PY,
     "redis_client_class": _REDIS_PY,
     "redis_client_kwargs": "give what is in it in {redis_options}",
@@ -45,8 +47,10 @@ FORMER: Final[Mapping[str, str]] = {
     "redis_password": f"{_IN_URL}, or {_within('password')}",
     "redis_port": _IN_URL,
     "redis_sentinel_master": _ARRANGED,
+    "redis_sentinel_password": f"{_within('sentinel_kwargs')}, a dictionary with a 'password'",
     "redis_sentinels": _ARRANGED,
     "redis_url": "write {location}",
+    "sentinel_kwargs": _within("sentinel_kwargs"),
     "sentinels": _ARRANGED,
     "socket_connect_timeout": _within("socket_connect_timeout"),
     "socket_timeout": _within("socket_timeout"),
@@ -60,6 +64,8 @@ FORMER: Final[Mapping[str, str]] = {
     "shards": _DISKCACHE,
     "size_limit": "write {max_bytes}",
     "statistics": "leave it out: there is none, figures are always kept",
+    # memcached, with Flask-Caching
+    "memcached_servers": "write {location}, with a Redis or Valkey server; memcached isn't used",
     # Flask-Caching's own, under another name than its own
     "default_timeout": "write {default_ttl}; CACHE_DEFAULT_TIMEOUT stays as it is",
     "key_prefix": "leave it out: there is none, and CACHE_KEY_PREFIX stays as it is",
@@ -71,6 +77,7 @@ there is none, and why.
 
 WITHOUT_EFFECT: Final = (
     "CACHE_DIR",
+    "CACHE_MEMCACHED_SERVERS",
     "CACHE_REDIS_CLUSTER",
     "CACHE_REDIS_DB",
     "CACHE_REDIS_HOST",
@@ -78,6 +85,7 @@ WITHOUT_EFFECT: Final = (
     "CACHE_REDIS_PORT",
     "CACHE_REDIS_SENTINELS",
     "CACHE_REDIS_SENTINEL_MASTER",
+    "CACHE_REDIS_SENTINEL_PASSWORD",
     "CACHE_REDIS_URL",
 )
 """Settings of Flask-Caching's that say where another type of cache is."""

@@ -367,6 +367,8 @@ def test_apps_can_go(tmp_path: Path) -> None:
         ({"CACHE_QUICKCACHE_LOCATION": "localhost:6379"}, "'redis://localhost:6379'"),
         ({"CACHE_REDIS_URL": "redis://:s3cret@localhost"}, 'write CACHE_OPTIONS["location"]'),
         ({"CACHE_REDIS_PASSWORD": "s3cret"}, 'the URL in CACHE_OPTIONS["location"]'),
+        ({"CACHE_REDIS_SENTINEL_PASSWORD": "s3cret"}, "'sentinel_kwargs' in CACHE_OPTIONS"),
+        ({"CACHE_MEMCACHED_SERVERS": ["10.0.0.1:11211"]}, "memcached isn't used"),
         ({"CACHE_DIR": "/var/tmp/cache", "CACHE_OPTIONS": {"location": "shop"}}, "'shared://' and the"),
     ],
 )
