@@ -213,11 +213,13 @@ class CachedView:
         key = self._key(backend, visit)
         try:
             found = await pages.afind(engine, key)
+            if is_page(found):
+                found = answer(found, pages.rules, request.META, engine, "HIT")
         except Exception as error:
             pages.report(error)
             return self._labelled(await visit.view(request, *visit.args, **visit.kwargs))
-        if is_page(found):
-            return _response(*answer(found, pages.rules, request.META, engine, "HIT"))
+        if found.__class__ is tuple:
+            return _response(*found)
         return self._completed(await pages.arespond(engine, key, visit, found), request, engine)
 
     def _goes_past(self, request: Any) -> bool:

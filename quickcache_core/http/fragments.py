@@ -57,6 +57,8 @@ class Fragments:
             if found.__class__ is Missed:
                 load = self._loader(prepare(), rendered)
                 found = engine._filler.fill(key, load, found.answer, ttl, options)
+            if found.__class__ is not str:
+                raise TypeError(f"a fragment is text, this is {type(found).__name__}")
             text: str = found
         except ViewRaised as raised:
             failure = raised.error

@@ -9,6 +9,7 @@ price of a list, and would have to pickle a nested one.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -53,6 +54,13 @@ OWN: Final = "="
 
 NO_END: Final = -1.0
 
+_TOO_LARGE: Final = 1e300
+"""Seconds. Whole numbers from here on can't be added to floats."""
+_IN_NAMES: Final = re.compile(r"[!#$%&'*+.^_`|~\w-]*", re.ASCII)
+"""What names of headers consist of (RFC 9110, 5.6.2)."""
+_UNSENDABLE: Final = frozenset("\r\n\0")
+"""In the value of a header."""
+
 # Of one connection (RFC 9110, 7.6.1), or of the answer to one request.
 _NOT_KEPT: Final = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade", "age"}
@@ -80,9 +88,34 @@ class Kept:
 
 
 def is_page(found: Any) -> bool:
-    """Whether that is one, fresh and complete."""
+    """Whether that is one, complete. Who can write where pages are lists may have put anything there: each
+    part has to be something that can be sent.
+    """
     kind = found.__class__
-    return (kind is tuple or kind is list) and found[KIND] == PAGE
+    return kind is tuple or (kind is list and found[:1] == [PAGE] and _is_whole(found))
+
+
+def _is_whole(page: list[Any]) -> bool:
+    try:
+        _, status, body, created, ttl, etag, modified, control = page[:HEADERS]
+        names, values = page[HEADERS::2], page[HEADERS + 1 :: 2]
+        if status.__class__ is not int or not 100 <= status < 600 or len(names) != len(values):
+            return False
+        # Also False for what is no number, NaN.
+        if not (-_TOO_LARGE < created < _TOO_LARGE and NO_END <= ttl < _TOO_LARGE):
+            return False
+        if not -_TOO_LARGE < modified < _TOO_LARGE:
+            return False
+        name, text = "".join(names), "".join((etag, control, *values))
+        # These take no time in ASCII.
+        if not (body.isascii() and text.isascii()):
+            body.encode("latin-1")
+            text.encode("latin-1")
+    except (TypeError, ValueError, AttributeError):
+        return False
+    if not (text.isprintable() or _UNSENDABLE.isdisjoint(text)):
+        return False
+    return all(names) and _IN_NAMES.fullmatch(name) is not None
 
 
 def is_error(snapshot: Snapshot | None) -> bool:
@@ -192,6 +225,14 @@ def vary_entry(names: Sequence[str], token: str) -> Page:
     pages: without this entry they can't be found.
     """
     return [VARY, token, *names]  # a list for all serializers: it is small
+
+
+def varied_by(entry: Any) -> tuple[str, ...]:
+    """The names of these headers. Raises `TypeError` for what is no such entry: see `is_page`."""
+    is_one = entry.__class__ is list and len(entry) > 1 and entry[KIND] == VARY
+    if is_one and all(part.__class__ is str for part in entry):
+        return tuple(entry[2:])
+    raise TypeError("neither a page, nor what says by which headers pages differ")
 
 
 def varied_key(entry: Page, environ: Mapping[str, Any]) -> tuple[str, ...]:

@@ -28,13 +28,13 @@ from quickcache_core.entry import FOREVER
 from quickcache_core.errors import LoaderTimeout
 from quickcache_core.http.answers import is_stale
 from quickcache_core.http.page import (
-    KIND,
-    PAGE,
     Kept,
     Page,
     Snapshot,
     is_error,
+    is_page,
     page_of,
+    varied_by,
     varied_key,
     vary_entry,
 )
@@ -240,12 +240,14 @@ class Pages:
     def _moves(self, engine: QuickCache, key: str, visit: Visit, found: Any) -> _Moves:
         names: tuple[str, ...] = ()
         below = key
+        has_begun = False
         label: Label
         failure: Exception | None = None
         for _ in range(_DEEPEST):
             if found.__class__ is Missed:
                 nothing_was_there = found.answer is ASK
                 tags = visit.begin(is_behind=not nothing_was_there)
+                has_begun = True
                 load = _Load(self, engine, visit, key, below, names, tags)
                 if nothing_was_there and self.passing.has(below, engine.config.clock.monotonic()):
                     load.options["single_flight"] = False
@@ -268,21 +270,26 @@ class Pages:
                 label = "MISS" if nothing_was_there else self._label(engine, entry)
             else:
                 entry, label = found, "HIT"
-            if entry[KIND] == PAGE:
+            if is_page(entry):
                 return Outcome(label, entry, None)
-            names = tuple(entry[2:])
-            below = self.rules.deeper(key, varied_key(entry, visit.environ))
             try:
+                names = varied_by(entry)
+                below = self.rules.deeper(key, varied_key(entry, visit.environ))
                 found = yield _Look(below)
             except Exception as error:
                 self.report(error)
                 break
+        return (yield from self._past(visit, has_begun=has_begun))
+
+    @staticmethod
+    def _past(visit: Visit, *, has_begun: bool) -> _Moves:
+        if not has_begun:
+            visit.begin(is_behind=False)
         return Outcome("BYPASS", None, (yield _Call()))
 
     @staticmethod
     def _label(engine: QuickCache, entry: Page) -> Label:
-        is_page = entry[KIND] == PAGE
-        return "STALE" if is_page and is_stale(entry, engine.config.clock.wall()) else "HIT"
+        return "STALE" if is_page(entry) and is_stale(entry, engine.config.clock.wall()) else "HIT"
 
 
 class _Load:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -25,7 +26,7 @@ from quickcache_core.http.headers import (
     seconds_of,
     timestamp,
 )
-from quickcache_core.http.page import Kept, page_of, varied_key, vary_entry
+from quickcache_core.http.page import Kept, page_of, varied_by, varied_key, vary_entry
 from quickcache_core.testing import ManualClock
 
 DEFAULTS: dict[str, Any] = {
@@ -228,7 +229,10 @@ def test_clock_that_was_set_back() -> None:
     assert headers["Cache-Control"] == "max-age=60"
 
 
-@given(st.binary(), st.lists(st.tuples(st.just("X-A"), st.text(max_size=5)), max_size=3))
+HEADER_TEXTS = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=5)
+
+
+@given(st.binary(), st.lists(st.tuples(st.just("X-A"), HEADER_TEXTS), max_size=3))
 def test_both_forms(body: bytes, headers: list[tuple[str, str]]) -> None:
     """The one for pickle and the one for JSON, which has been through it, give the same answer."""
     one, other = kept(*headers, body=body), kept(*headers, body=body, pickled=False)
@@ -241,6 +245,42 @@ def test_both_forms(body: bytes, headers: list[tuple[str, str]]) -> None:
         expected = answer(one.page, rules(x_cache=True), {}, at(0.0), label)
         assert answer(thawed, rules(x_cache=True), {}, at(0.0), label) == expected
         assert expected[2] == body
+
+
+GOOD = ["page", 200, "b", 1.0, 60.0, "", 0, "", "X-A", "1"]
+BAD: dict[int, list[Any]] = {
+    0: ["vary", "pages", None, 1],
+    1: ["200", 99, 600, 200.0, None, True],
+    2: ["\u20ac", 5, None, []],
+    3: [math.nan, math.inf, 10**400, "1", None],
+    4: [-2.0, math.nan, math.inf, 10**400, "1", None],
+    5: [5, None, "a\nb"],
+    6: [math.nan, 10**400, "0", None],
+    7: [5, None, "a\r\nSet-Cookie: a=b"],
+    8: ["", "X A", "X:", "\u00e4", 5, None, ["X-A"]],
+    9: ["\n", "\0", "\u20ac", 5, None, ["1"]],
+}
+
+
+def test_list_that_is_no_page() -> None:
+    """Where pages are lists, who can write there may have put anything into them."""
+    assert is_page(GOOD)
+    assert is_page([*GOOD[:4], 1e15, "", -1, *GOOD[7:]])  # a long life, and a file from before 1970
+    for place, parts in BAD.items():
+        for part in parts:
+            assert not is_page([*GOOD[:place], part, *GOOD[place + 1 :]]), (place, part)
+    for size in (*range(8), 9):
+        assert not is_page(GOOD[:size])
+    for found in (None, 5, "page", {}, {"page": 1}):
+        assert not is_page(found)
+
+
+def test_list_that_says_nothing_of_headers() -> None:
+    """As for pages."""
+    assert varied_by(["vary", "token", "cookie"]) == ("cookie",)
+    for found in (None, "vary", [], ["vary"], ["vary", 5], ["vary", "token", None], ["page", "token"], GOOD):
+        with pytest.raises(TypeError):
+            varied_by(found)
 
 
 def test_an_answer_may_be_changed() -> None:

@@ -871,6 +871,53 @@ def test_cache_that_fails(cache: QuickCache, monkeypatch: pytest.MonkeyPatch) ->
     assert [page(), page()] == [("2", "MISS"), ("3", "MISS")]
 
 
+NO_PAGES = [
+    5,
+    "page",
+    [],
+    ["page"],
+    ["page", 200, "1", "now", 60.0, "", 0, "", "X-A", "1"],
+    ["vary"],
+    ["vary", "token", None],
+    {"page": 1},
+]
+
+
+def test_cache_that_fails_below_an_entry(cache: QuickCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which says by which header pages differ: the view is called, also for a HEAD."""
+    page = counting(lambda request, n: HttpResponse(str(n), headers={"Vary": "X-Mine"}))
+    page()
+    get = cache.engine._get
+
+    def fail(key: str, *default: Any) -> Any:
+        if "=x" in key:
+            raise OSError("the disk is on fire")
+        return get(key, *default)
+
+    monkeypatch.setattr(cache.engine, "_get", fail)
+    assert page(headers={"X-Mine": "x"}) == ("2", "BYPASS")
+    assert page(method="HEAD", headers={"X-Mine": "x"})[1] == "BYPASS"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("entry", NO_PAGES)
+def test_entry_that_is_no_page(entry: Any, is_async: bool, cache: QuickCache) -> None:
+    """Who can write where pages are kept may have put it there: the view is called, and no request fails."""
+    calls = itertools.count(1)
+
+    def page(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(str(next(calls)))
+
+    async def async_page(request: HttpRequest) -> HttpResponse:
+        return page(request)
+
+    ask = Visitor(cached_view(60, x_cache=True)(async_page if is_async else page))
+    ask("/page/", headers={"Accept": "text/html"})
+    [key] = cache.engine.keys()
+    cache.engine.set(key, entry)
+    assert [ask(), ask()] == [("2", "BYPASS"), ("3", "BYPASS")]
+
+
 def test_hard_timeout(cache: QuickCache) -> None:
     """A request waits no longer than that, and the page is there for the next one."""
     proceed = threading.Event()

@@ -168,6 +168,16 @@ def test_cache_that_fails(cache: QuickCache, monkeypatch: pytest.MonkeyPatch) ->
     assert [render(), render()] == ["3 ", "4 "]
 
 
+@pytest.mark.parametrize("entry", [5, None, ["text"], b"text"])
+def test_entry_that_is_no_text(entry: Any, cache: QuickCache) -> None:
+    """The template is rendered without."""
+    render = template("quickcache 60 box")
+    render()
+    [key] = cache.engine.keys()
+    cache.engine.set(key, entry)
+    assert [render(), render()] == ["2 ", "3 "]
+
+
 def test_rendering_that_fails() -> None:
     """What it raises is raised, as it is."""
 

@@ -966,6 +966,18 @@ def test_cache_that_fails(
     assert seen(client.get("/page")) == ("3", "MISS")
 
 
+@pytest.mark.parametrize(
+    "entry", [5, [], ["page"], ["page", 200, "1", 0, 60, "", 0, "", "X A", "1"], ["vary"]]
+)
+def test_entry_that_is_no_page(entry: Any, add: AddView, client: FlaskClient, backend: QuickCache) -> None:
+    """Who can write where pages are kept may have put it there: the view is called, and no request fails."""
+    add()
+    client.get("/page")
+    [key] = backend.engine.keys()
+    backend.engine.set(key, entry)
+    assert [seen(client.get("/page")), seen(client.get("/page"))] == [("2", "BYPASS"), ("3", "BYPASS")]
+
+
 def test_page_that_is_too_large(app: Flask) -> None:
     """It is served."""
     cache = Cache(app, config={"CACHE_TYPE": CACHE_TYPE, "CACHE_OPTIONS": {"max_bytes": "20KB"}})
