@@ -135,9 +135,10 @@ def _directory(location: str) -> str | None:
         return "for a directory that all workers share, write 'shared://' and its absolute path, on Linux"
     if _PATH.match(location):
         try:
-            path = Path.cwd() / Path(location).expanduser()
-        except RuntimeError:  # nobody's home
-            path = Path(location)
+            path = Path(location).expanduser()
+            path = path if path.is_absolute() else Path.cwd() / path
+        except (RuntimeError, OSError):  # nobody's home; a working directory that was removed
+            return "for a directory that all workers share, write 'shared://' and its absolute path"
         return f"for a directory that all workers share, write 'shared://{os.path.normpath(path)}'"
     return None
 

@@ -21,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "moving.md"
         ("./cache", f"'shared://{Path.cwd()}/cache'"),
         ("../cache", f"'shared://{Path.cwd().parent}/cache'"),
         ("~/cache", f"'shared://{Path('~/cache').expanduser()}'"),
-        ("~nobody that is known/cache", "'shared://~nobody"),
+        ("~nobody that is known/cache", "'shared://' and its absolute path"),
         (r"C:\temp\cache", "'shared://' and its absolute path, on Linux"),
         ("c:/temp/cache", "'shared://' and its absolute path, on Linux"),
         (r"\\server\cache", "'shared://' and its absolute path, on Linux"),
@@ -73,6 +73,15 @@ def test_location_that_is_a_place(location: str | list[str], write: str) -> None
 def test_location_that_is_none(location: object) -> None:
     """What may well be a name is left alone, and so is what says its scope."""
     assert meant_elsewhere(location) is None
+
+
+def test_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A doubt about a location is no reason for a server not to start."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "'shared:///var/tmp/cache'" in str(meant_elsewhere("/var/tmp/cache"))
+    assert "'shared://' and its absolute path" in str(meant_elsewhere("./cache"))
 
 
 def test_passwords_are_not_shown() -> None:
