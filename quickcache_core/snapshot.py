@@ -31,6 +31,7 @@ from quickcache_core.serializer.base import BaseSerializer, serializer_name
 from quickcache_core.serializer.compression import Codec, codec
 from quickcache_core.serializer.signing import Signer
 from quickcache_core.store.life import TAG_SLOTS, Life
+from quickcache_core.store.saved import GENERATIONS, are_generations
 
 FORMAT = "quickcache-snapshot"
 VERSION = 2
@@ -432,6 +433,8 @@ def _deserialized(header: dict[str, Any], payload: bytes, serializer: BaseSerial
 
 def _is_record(row: object) -> bool:
     if not isinstance(row, (list, tuple)) or not 3 <= len(row) <= 4 or not isinstance(row[0], str):
+        return False
+    if row[0] == GENERATIONS and not are_generations(row[1]):
         return False
     return _is_time(row[2]) and (len(row) == 3 or _is_life(row[3]))
 

@@ -10,13 +10,15 @@ from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.base import Bounds, Record, Store
 from quickcache_core.store.keyspace import SEPARATOR, namespaces_in
 
-_GENERATIONS: Final = f"{SEPARATOR * 3}generations"
+GENERATIONS: Final = f"{SEPARATOR * 3}generations"
 """Beside the keys: the numbers of the generations that these belong to."""
+_TOO_LARGE: Final = 2**63
 
 
 def saved(store: Store, freeze: Callable[[Any], Any] | None) -> list[Record]:
     """All live entries, and which generations of namespaces they are of. Looks at every entry."""
-    records = store.records()
+    # Not what a caller has under that key: it would keep all the others from being loaded.
+    records = [record for record in store.records() if record.key != GENERATIONS]
     for record in records:
         if record.key.startswith(SEPARATOR):
             for name in namespaces_in(record.key):
@@ -25,8 +27,16 @@ def saved(store: Store, freeze: Callable[[Any], Any] | None) -> list[Record]:
     if numbers:
         # Else what was cleared before it was saved would be back in a process that counts from 0.
         stored = numbers if freeze is None else freeze(numbers)
-        records.append(Record(_GENERATIONS, stored, FOREVER))
+        records.append(Record(GENERATIONS, stored, FOREVER))
     return records
+
+
+def are_generations(value: object) -> bool:
+    """Whether that may be what was saved under `GENERATIONS`."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and type(number) is int and 0 <= number < _TOO_LARGE
+        for name, number in value.items()
+    )
 
 
 def load_saved(store: Store, records: Iterable[Record], bounds: Bounds) -> None:
@@ -35,7 +45,7 @@ def load_saved(store: Store, records: Iterable[Record], bounds: Bounds) -> None:
 
     def entries() -> Iterator[Record]:
         for record in records:
-            if record.key == _GENERATIONS:
+            if record.key == GENERATIONS:
                 numbers.update(thaw(record.value))
             else:
                 yield record

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from quickcache_core import NEVER, EventKind, KeyExpired, KeyNotFound, QuickCache, QuickCacheConfig
+from quickcache_core import (
+    NEVER,
+    CacheLoadError,
+    EventKind,
+    KeyExpired,
+    KeyNotFound,
+    QuickCache,
+    QuickCacheConfig,
+)
 from quickcache_core.entry import FOREVER
 from quickcache_core.events import RemovalCause
 from quickcache_core.eviction_policy import S3FIFOEvictionPolicy
@@ -18,6 +28,7 @@ from quickcache_core.store import MemoryStore
 from quickcache_core.store.base import Bounds, Presence, Store
 from quickcache_core.store.keyspace import KeyspaceStore
 from quickcache_core.store.life import ASK, Found, Life
+from quickcache_core.store.saved import GENERATIONS
 from quickcache_core.testing import LifeContract, ManualClock, StoreContract
 from quickcache_core.testing.lives import LIVES
 from quickcache_core.testing.stores import WIDE
@@ -373,6 +384,44 @@ def test_what_was_cleared_stays_so_after_a_restart(cache: QuickCache, tmp_path: 
         assert other.cached()(load.__wrapped__).key() not in other
         other.namespace("users").clear()
         assert list(other.namespace("users").keys()) == []
+
+
+@pytest.mark.parametrize("value", [5, {"users": 7}])
+def test_what_is_kept_under_the_key_of_generations(cache: QuickCache, tmp_path: Path, value: object) -> None:
+    """A snapshot has its own there, and can be loaded."""
+    users = cache.namespace("users")
+    users.clear()
+    users.set("a", 1)
+    cache.set(GENERATIONS, value)
+    path = cache.save_to_disk(tmp_path / "snapshot")
+    cache.load_from_disk(path)
+    assert users.get("a") == 1
+    assert GENERATIONS not in cache
+
+
+@pytest.mark.parametrize(
+    "numbers", [5, [["users", 1]], {"users": "1"}, {"users": -1}, {"users": 2**63}, {"users": True}]
+)
+@pytest.mark.parametrize("scope", ["memory", "shared"])
+def test_a_snapshot_with_wrong_generations(tmp_path: Path, numbers: object, scope: str) -> None:
+    """As anybody can write it if there is no secret: an error, and the cache is as it was."""
+    location = f"shared://{tmp_path}/cache" if scope == "shared" else ""
+    config = QuickCacheConfig(serializer="json", location=location, max_bytes="2MB", storage_dir=tmp_path)
+    rows = [["a", 1, None], [GENERATIONS, numbers, None]]
+    data = json.dumps(rows).encode()
+    path = QuickCache(config.replace(location="")).save_to_disk(tmp_path / "snapshot")
+    header = json.loads(path.read_bytes().partition(b"\n")[0])
+    header |= {"entries": len(rows), "length": len(data), "raw_length": len(data)}
+    del header["sha256"]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    header["sha256"] = hashlib.sha256(text + hashlib.sha256(data).digest()).hexdigest()
+    path.write_bytes(json.dumps(header, separators=(",", ":")).encode() + b"\n" + data)
+    cache = QuickCache(config)
+    cache.set("kept", 1)
+    with pytest.raises(CacheLoadError):
+        cache.load_from_disk(path)
+    assert list(cache.keys()) == ["kept"]
+    cache.stop()
 
 
 def test_a_snapshot_from_before_a_clear(cache: QuickCache, tmp_path: Path) -> None:
