@@ -1,6 +1,6 @@
 """All benchmarks, or the named ones: `python -m benchmarks engine memory scale django flask shared redis`.
 
-`--quick` takes minutes instead of half an hour, and is less exact. Results go to the terminal and into
+`--quick` takes minutes instead of an hour, and is less exact. Results go to the terminal and into
 `RESULTS.md`.
 """
 
