@@ -97,13 +97,3 @@ def clock(name: str, value: Any) -> None:
     except (AttributeError, TypeError):
         pass
     raise ConfigError(name, value, "give an object whose methods monotonic() and wall() return seconds")
-
-
-class Hidden:
-    """Stands for a value that must not be shown."""
-
-    def __init__(self, value: object) -> None:
-        self._type = type(value).__name__
-
-    def __repr__(self) -> str:
-        return f"<{self._type}>"

@@ -17,7 +17,7 @@ from quickcache_core import checks
 from quickcache_core.cache import Parts, QuickCache
 from quickcache_core.clock import SYSTEM_CLOCK, Clock
 from quickcache_core.entry import FOREVER
-from quickcache_core.errors import ConfigError
+from quickcache_core.errors import ConfigError, Hidden
 from quickcache_core.eviction_policy import EvictionPolicy
 from quickcache_core.files import CacheFiles, FileRules
 from quickcache_core.loading.options import LoadOptions
@@ -324,7 +324,7 @@ class QuickCacheConfig:
         if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
             raise ConfigError(
                 "redis_options",
-                checks.Hidden(options),
+                Hidden(options),
                 "give a mapping of names of redis-py's options to values",
             )
 
@@ -481,7 +481,7 @@ def _fallbacks(value: Sequence[str | bytes]) -> tuple[str | bytes, ...]:
     try:
         Signer("sixteen bytes or more", value, purpose="check")
     except TypeError:
-        raise ConfigError("secret_fallbacks", checks.Hidden(value), "give a list of secrets") from None
+        raise ConfigError("secret_fallbacks", Hidden(value), "give a list of secrets") from None
     return tuple(value)
 
 
@@ -489,7 +489,7 @@ def _check_names(settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if name not in FIELDS:
             # Perhaps a secret under a wrong name: errors end up in logs.
-            raise ConfigError(str(name), checks.Hidden(value), f"unknown option; {nearest_option(str(name))}")
+            raise ConfigError(str(name), Hidden(value), f"unknown option; {nearest_option(str(name))}")
 
 
 def _limit(duration: TTL | None) -> float:

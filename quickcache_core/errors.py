@@ -40,6 +40,16 @@ def safe_repr(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+class Hidden:
+    """Stands for a value that must not be shown."""
+
+    def __init__(self, value: object) -> None:
+        self._type = type(value).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self._type}>"
+
+
 class ConfigError(QuickCacheError, ValueError):
     """A setting is wrong: `field` names it, `value` is what was given, `remedy` what to do."""
 

@@ -8,8 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from quickcache_core.checks import Hidden
-from quickcache_core.errors import ConfigError, safe_repr
+from quickcache_core.errors import ConfigError, Hidden, safe_repr
 from quickcache_core.moving import meant_elsewhere
 from quickcache_core.store.redis.address import EXAMPLES, Address, BadAddress, is_address, read_address
 

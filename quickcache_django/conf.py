@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.safestring import SafeString
 
 from quickcache_core import FIELDS, NEVER, ConfigError, QuickCache, QuickCacheConfig, nearest_option
+from quickcache_core.errors import Hidden
 from quickcache_core.relay import Relay
 
 CORE_OPTIONS: Final = {name.upper(): name for name in FIELDS if name != "location"}
@@ -86,7 +87,9 @@ class SettingError(InvalidCacheBackendError):
         # A secret must not end up in logs and on error pages, nor one under a name of another cache.
         is_unknown = check_id == UNKNOWN and not isinstance(value, int | float)
         hidden = is_unknown or setting.startswith(("SECRET", "REDIS_OPTIONS"))
-        self.shown = f"<{type(value).__name__}>" if hidden else repr(value)
+        # Nor in the attributes, which error reporters send along.
+        value = Hidden(value) if hidden and not isinstance(value, Hidden) else value
+        self.shown = repr(value)
         super().__init__(f"{setting}={self.shown}: {remedy}")
         self.check_id = check_id
         self.setting = setting

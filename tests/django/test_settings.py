@@ -91,6 +91,15 @@ def test_right_option(location: str, option: str) -> None:
     assert (arrived[1:] if option == "IMMUTABLE_TYPES" else arrived) == expected
 
 
+@pytest.mark.parametrize("entry", [{"PASSWORD": "s3cret"}, {"OPTIONS": {"PASSWORD": "s3cret"}}])
+def test_secret_under_another_name(location: str, entry: dict[str, Any]) -> None:
+    """Is nowhere in the error: reporters of errors send its attributes along."""
+    with pytest.raises(SettingError) as caught:
+        build(location, **entry)
+    assert "s3cret" not in f"{caught.value!r} {vars(caught.value)}"
+    assert b"s3cret" not in pickle.dumps(caught.value)
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_wrong_option(location: str, option: str) -> None:
     """A wrong value is an error at the first use that names setting, value and remedy."""
@@ -100,10 +109,11 @@ def test_wrong_option(location: str, option: str) -> None:
     error = caught.value
     assert isinstance(error, InvalidCacheBackendError)
     assert isinstance(error, SettingError)
-    assert (error.setting, error.value) == (option, value)
+    assert error.setting == option
     assert len(error.remedy) > 10
     hidden = option.startswith(("SECRET", "REDIS_OPTIONS"))
     shown = f"<{type(value).__name__}>" if hidden else repr(value)
+    assert repr(error.value) == repr(pickle.loads(pickle.dumps(error)).value) == shown
     assert str(error) == f"{option}={shown}: {error.remedy}"
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quickcache_core.checks import Hidden
-from quickcache_core.errors import ConfigError
+from quickcache_core.errors import ConfigError, Hidden
 from quickcache_core.store.redis.address import Address
 
 
