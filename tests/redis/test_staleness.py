@@ -38,8 +38,9 @@ def test_nothing_older_than_the_bound(
     outcome = run(Plan(str(tmp_path), "", seconds, chaos=chaos, settings=settings))
     assert not outcome.violations, outcome
     counts = outcome.counts
-    assert counts["sets"] > 5 * seconds, outcome
-    assert counts["hits"] > 100 * seconds, outcome
+    # A tenth of what it does beside other work; without some work it would prove nothing.
+    assert counts["sets"] > seconds, outcome
+    assert counts["hits"] > 20 * seconds, outcome
     assert counts["excused"] < counts["gets"] / 100, outcome
     if not chaos:
         assert counts["unavailable"] == counts["unknown"] == counts["excused"] == 0, outcome
