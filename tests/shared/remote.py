@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import readable
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
 """Seconds after which a process hangs."""
@@ -187,13 +189,23 @@ class Remote:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    @property
+    def is_stopped(self) -> bool:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
     def wait_until_stopped(self) -> None:
+        self._wait_for(lambda: self.is_stopped, "was not stopped")
+
+    def wait_until_stopped_or_done(self) -> None:
+        """Whichever it is; the answer is still to be taken."""
+        self._wait_for(lambda: self.is_stopped or readable(self._answers_from, 0.0), "neither stops nor answers")
+
+    def _wait_for(self, is_so: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
-                return
+        while not is_so():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.pid} {what}")
             time.sleep(0.002)
-        raise TimeoutError(f"{self.pid} was not stopped")
 
     def wait(self) -> int:
         """Its status, once it has ended; negative for a signal."""

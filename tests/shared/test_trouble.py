@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -105,6 +106,41 @@ def test_disk_fills_up_later(start: Start, small_disk: Path) -> None:
     }
     works(remote)
     assert errors(remote) == 0
+
+
+@pytest.mark.parametrize("where", ["environment:_allocate", "environment:allocate"])
+def test_start_while_another_writes_without_room(start: Start, small_disk: Path, where: str) -> None:
+    """Who starts neither takes what others write meanwhile for damage, nor cuts it off with the room that it
+    couldn't get.
+    """
+    (small_disk / "taken").write_bytes(b"x" * 3_000_000)
+    writer, opener = start(small_disk / "cache"), start(None)
+    assert "No room" in writer.log()
+    opener.trap(where, "before", signal.SIGSTOP)
+    opener.ask("open", str(small_disk / "cache"), {})
+    opener.wait_until_stopped_or_done()
+    for n in range(50):
+        writer.set(f"k{n}", f"{n}" * 10_000)
+    opener.signal(signal.SIGCONT)
+    opener.answer()
+    for remote in (writer, opener):
+        assert [remote.get(f"k{n}", "") for n in range(50)] == [f"{n}" * 10_000 for n in range(50)]
+        assert "damaged" not in remote.log()
+    works(writer, opener)
+
+
+def test_disk_full_and_file_removed(start: Start, small_disk: Path) -> None:
+    """Both at once are an outage like each of them: no request fails."""
+    (small_disk / "taken").write_bytes(b"x" * 3_000_000)
+    remote = start(small_disk / "cache")
+    left = shutil.disk_usage(small_disk).free
+    (small_disk / "taken too").write_bytes(b"x" * left)
+    (small_disk / "cache" / "data.mdb").unlink()
+    remote.set("k", "x" * 300_000)
+    (small_disk / "taken too").unlink()
+    (small_disk / "taken").unlink()
+    eventually(lambda: remote.set("k", 1) is None and remote.get("k", 0) == 1)
+    works(remote)
 
 
 @pytest.mark.parametrize("limit", [2_000_000, 300_000, 1_000])

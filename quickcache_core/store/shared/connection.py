@@ -343,7 +343,11 @@ class Connection:
         if code not in (errno.ENOSPC, errno.EDQUOT, errno.EIO) or self._opened().flags()["writemap"]:
             return False
         if self._disk_room is None:
-            self._disk_room = (self.path / DATA).stat().st_size
+            try:
+                self._disk_room = (self.path / DATA).stat().st_size
+            except OSError:
+                # Somebody removed it; soon all go over to another one.
+                return False
             logger.warning(
                 "The disk of the shared cache in %s is full; it goes on with the %s that it has",
                 self.path,
@@ -430,10 +434,10 @@ class Connection:
                 directory.set_aside("a file of it was shortened")
             environment = self._taken_back()
             try:
-                environment = environment or self._open_environment()
+                environment = environment or self._open_environment(alone)
             except Damaged as damage:
                 directory.set_aside(str(damage))
-                environment = self._open_environment()
+                environment = self._open_environment(alone)
             self.words = Words(self.path)
             self.guard = WriterGuard(directory.write_lock, self.patience, self.words.stamps)
             directory.stay()
@@ -458,10 +462,10 @@ class Connection:
                 return retired[2]
         return None
 
-    def _open_environment(self) -> Any:
+    def _open_environment(self, alone: bool) -> Any:
         # These take their room first: a map that finds less works with that, they can't.
         Words(self.path)
-        return open_environment(self.path, self.map_size, self._writemap)
+        return open_environment(self.path, self.map_size, self._writemap, alone=alone)
 
     def _failed(self, error: Exception) -> StoreUnavailable:
         """Note an outage, and log it if it is a new one."""

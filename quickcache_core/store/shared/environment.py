@@ -61,10 +61,11 @@ class Damaged(Exception):
     """The data file isn't what LMDB left there."""
 
 
-def open_environment(directory: Path, map_size: int, writemap: bool) -> Any:
+def open_environment(directory: Path, map_size: int, writemap: bool, *, alone: bool) -> Any:
     """The environment, with room on the disk for the whole map where `writemap` is asked for.
 
-    Raises `Damaged`, `lmdb.Error` and `OSError`. The caller sees to it that nobody else opens it meanwhile.
+    Raises `Damaged`, `lmdb.Error` and `OSError`. The caller sees to it that nobody else opens it meanwhile;
+    if it isn't `alone`, others that have it open may be writing.
     """
     lmdb = load_lmdb()
     path = directory / DATA
@@ -86,25 +87,34 @@ def open_environment(directory: Path, map_size: int, writemap: bool) -> Any:
         if size_before == 0:
             # It makes its first pages now: a file that is allocated, and empty, is no data file to it.
             lmdb.open(str(directory), **options).close()
-        writemap = writemap and _allocate(path, map_size)
+            alone = True
+        writemap = writemap and _allocate(path, map_size, alone)
         environment = lmdb.open(str(directory), writemap=writemap, **options)
     except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
         raise Damaged(str(error)) from error
-    info = environment.info()
-    if size_before and (info["last_pgno"] + 1) * PAGE > size_before:
+    wanted = (environment.info()["last_pgno"] + 1) * PAGE
+    # In this order: others may be writing, and the file grows.
+    size = path.stat().st_size
+    if size_before and wanted > size:
         environment.close()
-        raise Damaged(f"{size_before} bytes are left of {(info['last_pgno'] + 1) * PAGE}")
+        raise Damaged(f"{size} bytes are left of {wanted}")
     environment.reader_check()
     return environment
 
 
-def _allocate(path: Path, size: int) -> bool:
+def _allocate(path: Path, size: int, alone: bool) -> bool:
     """Take the room on the disk; whether there was enough."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     length = os.fstat(descriptor).st_size
     try:
+        if length < size and not alone:
+            # Others found no room, and go on without. To take a part of it and to give that back could cut
+            # off what they write meanwhile.
+            logger.info("The processes that use the shared cache in %s do without room for it", path.parent)
+            return False
         allocate(descriptor, size)
     except OSError as error:
+        # Some file systems have taken a part.
         os.ftruncate(descriptor, length)
         space = os.statvfs(path)
         logger.warning(
