@@ -85,6 +85,9 @@ class FigureSource(Protocol):
     def figures(self) -> StoreFigures | None:
         """Cheap: asked after every request. None: the store is gone."""
 
+    def counted(self) -> StoreFigures | None:
+        """The same without sizes: what can be told without asking anybody, in a child that begins."""
+
     def clear(self, prefix: str) -> int:
         """Remove the entries whose stored keys begin with `prefix`, all for `""`; how many there were."""
 

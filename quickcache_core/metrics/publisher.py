@@ -260,7 +260,9 @@ class Publisher:
         """Count from here: what the store has counted so far is the parent's, which publishes it."""
         if self._pid == os.getpid():  # told twice, by Python and by uWSGI
             return
-        self._base = self.source.figures() or NOTHING
+        # Nothing is asked of a server here: the fork would wait for it, and for locks that threads of the
+        # parent had, if it takes an import.
+        self._base = self.source.counted() or NOTHING
         self._started = time.monotonic()
         self._forget_slot()
 

@@ -43,6 +43,8 @@ class MemorySource:
         store = self._store()
         return None if store is None else store.figures()
 
+    counted = figures
+
     def clear(self, prefix: str) -> int:
         store = self._store()
         if store is None:

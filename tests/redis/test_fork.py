@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from quickcache_core import QuickCache, QuickCacheConfig
+from quickcache_core.store.redis.client import Client
 from quickcache_core.store.redis.opening import redis_stores
 from quickcache_core.store.redis.record import Nonces
+from tests.redis.remote import run
 from tests.redis.servers import wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -141,3 +143,36 @@ def test_marks_of_writes_of_threads_in_a_child(tmp_path: Path, monkeypatch: pyte
         assert all((int.from_bytes(one, "big") - last) % 2**64 > 100 for one in given)
 
     in_child(child, tmp_path / "failure")
+
+
+def test_nothing_is_asked_of_the_server_in_the_fork_itself(
+    cache: QuickCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child begins at once, whatever the server does."""
+    cache.set("a", 1)
+    asked: list[object] = []
+    call = Client.call
+
+    def noting_call(client: Client, *command: object) -> object:
+        asked.append(command)
+        return call(client, *command)
+
+    monkeypatch.setattr(Client, "call", noting_call)
+
+    def child() -> None:
+        assert asked == []
+        assert cache.get("a") == 1
+
+    in_child(child, tmp_path / "failed")
+
+
+def test_nothing_is_imported_later(redis_url: str) -> None:
+    """Else a child that was forked in the middle of the import by another thread would wait for its end."""
+    code = """
+before = set(sys.modules)
+cache.set("a", [1], tags=["t"])
+cache.get("a"), cache.get_many(["a", "b"]), cache.get_or_set("b", lambda: 1), cache.incr("n", initial=0)
+cache.invalidate_tags("t"), cache.delete("b"), cache.clear()
+print(sorted(set(sys.modules) - before))
+"""
+    assert run(code, location=redis_url) == "[]"

@@ -17,6 +17,12 @@ class RedisSource:
         self._store = weakref.ref(store)
 
     def figures(self) -> StoreFigures | None:
+        store, figures = self._store(), self.counted()
+        if store is None or figures is None:
+            return None
+        return figures._replace(entries=store.size.entries())
+
+    def counted(self) -> StoreFigures | None:
         store = self._store()
         if store is None:
             return None
@@ -24,7 +30,7 @@ class RedisSource:
             store.counters,
             hits=store.hits,
             misses=store.misses,
-            entries=store.size.entries(),
+            entries=0,
             max_entries=store.capacity,
         )
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+
+# Python takes it when a host is looked up for the first time. A child that was forked while a thread of its
+# parent did that would wait for ever for the lock of the import.
+import encodings.idna  # noqa: F401
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from weakref import finalize

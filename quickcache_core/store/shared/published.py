@@ -30,13 +30,16 @@ class SharedSource:
                 self._entries, self._bytes = table.writing.size()
             except StoreUnavailable:
                 self._entries = self._bytes = 0
+        return self.counted()._replace(entries=self._entries, bytes=self._bytes)
+
+    def counted(self) -> StoreFigures:
+        table = self._table
         return StoreFigures.of(
             table.counters,
             hits=sum(reader.hits for reader in table.readers),
             misses=sum(reader.misses for reader in table.readers),
-            entries=self._entries,
+            entries=0,
             max_entries=table.capacity,
-            bytes=self._bytes,
         )
 
     def clear(self, prefix: str) -> int:
