@@ -3,8 +3,9 @@ long ago somebody was told of a newer one.
 
 Each key is written by one thread, which publishes when it began to write a version and when it was told that
 it is done. Workers sleep at odd moments, and are killed, stopped, and started again by fork and by exec. The
-server is stopped for a while, or killed and started empty; connections are cut; and those by which it tells
-what changes come to a standstill, each on its own, while all others work.
+server is stopped for a while, or killed and started empty, at once or later; connections are cut; and those
+by which it tells what changes come to a standstill, each on its own, while all others work. With `--slow`,
+commands go by a relay that delays them now and then.
 
     python -m tests.redis.oracle --seconds 600 --processes 4 --threads 2
 """
@@ -42,10 +43,14 @@ _ROOT = Path(__file__).parents[2]
 class Controller:
     """Starts the server and the workers, disturbs them, and ends them."""
 
-    def __init__(self, plan: Plan, server: RedisServer, relays: list[Relay]) -> None:
+    def __init__(
+        self, plan: Plan, server: RedisServer, relays: list[Relay], slow: Relay | None = None
+    ) -> None:
         self.plan = plan
         self.server = server
         self.relays = relays
+        self.slow = slow
+        """What all commands go by."""
         # Used here before the forks, as under a server that loads the application first.
         self.worker = Worker(plan)
         self.worker.cache.set("filling", "preloaded")
@@ -53,10 +58,12 @@ class Controller:
         self.worker.cache.get("filling")
         self.board: Board = self.worker.board
         self.random = random.Random(plan.seed or None)
-        names = "killed stopped forked executed nested hung restarted cut silenced"
+        names = "killed stopped forked executed nested hung restarted cut silenced slowed"
         self.counts = dict.fromkeys(names.split(), 0)
         self.until: dict[Any, float] = {}
-        """What is stopped, the server among it, and when it is to go on."""
+        """What is stopped, slow or dead, the server among it, and when it is to go on."""
+        self.killed_at = 0.0
+        """The server."""
         self.pending: dict[int, float] = {}
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
@@ -155,12 +162,22 @@ class Controller:
             if now > until:
                 del self.until[what]
                 if what is self.server:
-                    self.server.resume()
-                    self.board.seconds[BACK_AT] = time.monotonic()
+                    self.revive()
                 elif isinstance(what, Relay):
                     what.go_on()
+                    if what is self.slow:
+                        self.board.seconds[BACK_AT] = time.monotonic()
                 else:
                     send(what, signal.SIGCONT)
+
+    def revive(self) -> None:
+        if self.server.is_running:
+            self.server.resume()
+        else:
+            self.server.start()
+            # What was told before that is gone. What was not may or may not have been.
+            self.board.cleared(self.killed_at, time.monotonic())
+        self.board.seconds[BACK_AT] = time.monotonic()
 
     def disturb(self) -> None:
         now = time.monotonic()
@@ -191,12 +208,16 @@ class Controller:
             self.until[self.server] = now + self.random.choice((0.05, 0.5, 1.5, 2.5))
         elif chance < 0.147:
             self.counts["restarted"] += 1
+            self.board.seconds[BACK_AT] = float("inf")
             self.server.kill()
-            killed = time.monotonic()
-            self.server.start()
-            # What was told before that is gone. What was not may or may not have been.
-            self.board.cleared(killed, time.monotonic())
-            self.board.seconds[BACK_AT] = time.monotonic()
+            self.killed_at = time.monotonic()
+            self.until[self.server] = now + self.random.choice((0.0, 0.0, 0.5, 2.0))
+        elif chance < 0.157 and self.slow is not None and self.slow not in self.until:
+            self.counts["slowed"] += 1
+            self.board.seconds[BACK_AT] = float("inf")
+            # The last one is longer than anybody waits for a reply.
+            self.slow.slow_down(self.random.choice((0.002, 0.02, 0.2, 0.7, 1.3)))
+            self.until[self.slow] = now + self.random.choice((0.1, 0.5, 2.0))
 
     def cut(self) -> None:
         """A connection, or all that track."""
@@ -237,8 +258,12 @@ def control(plan: Plan) -> Outcome:
         relays = [Relay(server.port) for _ in range(plan.processes)] if plan.chaos else []
         for relay in relays:
             stack.callback(relay.close)
-        ports = [relay.port for relay in relays]
-        return Controller(dataclasses.replace(plan, url=server.url, relays=ports), server, relays).run()
+        slow = Relay(server.port) if plan.slow else None
+        if slow is not None:
+            stack.callback(slow.close)
+        url = server.url if slow is None else f"redis://127.0.0.1:{slow.port}/0"
+        plan = dataclasses.replace(plan, url=url, relays=[relay.port for relay in relays])
+        return Controller(plan, server, relays, slow).run()
 
 
 def run(plan: Plan) -> Outcome:
@@ -268,6 +293,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--wrong", choices=WRONG, default="", help="a protocol that must be found out")
     parser.add_argument("--calm", action="store_true", help="nobody is killed, stopped or cut off")
+    parser.add_argument("--slow", action="store_true", help="all commands are delayed now and then")
     parser.add_argument("--settings", type=json.loads, default={}, help="of the cache, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -286,6 +312,7 @@ def main() -> int:
             first_only=bool(given.wrong),
             settings=given.settings,
             seed=given.seed,
+            slow=given.slow,
         )
         outcome = run(plan)
     print(outcome)

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,10 @@ class Plan:
     """By slot, ports of those that tracking connections go by."""
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    slow: bool = False
+    """Delay all commands now and then."""
+    surroundings: str = ""
+    """A module whose `enter()` each process calls first."""
 
     @property
     def keys(self) -> int:
@@ -112,6 +117,8 @@ class Worker:
         self.random = random.Random()
         self.slot = 0
         self.began = time.monotonic()
+        if plan.surroundings:
+            import_module(plan.surroundings).enter()
         if plan.wrong:
             WRONG[plan.wrong]()
         self._seam()

@@ -198,7 +198,9 @@ class Remote:
 
     def wait_until_stopped_or_done(self) -> None:
         """Whichever it is; the answer is still to be taken."""
-        self._wait_for(lambda: self.is_stopped or readable(self._answers_from, 0.0), "neither stops nor answers")
+        self._wait_for(
+            lambda: self.is_stopped or readable(self._answers_from, 0.0), "neither stops nor answers"
+        )
 
     def _wait_for(self, is_so: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + PATIENCE

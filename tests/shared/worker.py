@@ -60,6 +60,10 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
     subject: str = "tests.shared.subject"
     seed: int = 0
+    cache: str = ""
+    """Directory of the cache, if it isn't to be beside the other files."""
+    surroundings: str = ""
+    """A module whose `enter()` each process calls first."""
 
     @property
     def board(self) -> Path:
@@ -71,7 +75,7 @@ class Plan:
 
     @property
     def cache_directory(self) -> Path:
-        return Path(self.directory) / "cache"
+        return Path(self.cache or Path(self.directory) / "cache")
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))
@@ -115,6 +119,8 @@ class Worker:
     """Whether this process is one of those that are killed."""
 
     def __init__(self, plan: Plan) -> None:
+        if plan.surroundings:
+            import_module(plan.surroundings).enter()
         self.plan = plan
         self.board = Board(plan.board, len(KEYS))
         self.subject = import_module(plan.subject)
