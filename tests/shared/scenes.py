@@ -327,11 +327,11 @@ def open_twice(_: None) -> str:
     """A child opens what its parent has open."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
-        held = environment.open_environment(path, 4_000_000, True)
+        held = environment.open_environment(path, 4_000_000, True, alone=True)
 
         def child() -> str:
             environment.never_close(held)
-            environment.open_environment(path, 4_000_000, True).begin().abort()
+            environment.open_environment(path, 4_000_000, True, alone=False).begin().abort()
             return "ok"
 
         return str(_in_child(child))
