@@ -17,7 +17,13 @@ from quickcache_core.errors import ConfigError, StoreUnavailable
 from quickcache_core.sizes import in_words
 from quickcache_core.store.near import NO_REFERENCES, NO_STAMPS, NearStore
 from quickcache_core.store.shared.directory import DATA, SharedDirectory
-from quickcache_core.store.shared.environment import Damaged, load_lmdb, never_close, open_environment
+from quickcache_core.store.shared.environment import (
+    BLOCK,
+    Damaged,
+    load_lmdb,
+    never_close,
+    open_environment,
+)
 from quickcache_core.store.shared.guard import WriterGuard
 from quickcache_core.store.shared.leases import Leases
 from quickcache_core.store.shared.words import Words, sizes_are_right
@@ -344,7 +350,7 @@ class Connection:
             return False
         if self._disk_room is None:
             try:
-                self._disk_room = (self.path / DATA).stat().st_size
+                self._disk_room = (self.path / DATA).stat().st_blocks * BLOCK
             except OSError:
                 # Somebody removed it; soon all go over to another one.
                 return False

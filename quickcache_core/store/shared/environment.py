@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 PAGE = 4096
 """Bytes; what LMDB 0.9 uses everywhere but on machines with larger pages, where this only makes checks
 coarser."""
+BLOCK = 512
+"""Bytes; what `st_blocks` counts."""
 _MAX_READERS = 1024
 """Read transactions at one instant, over all processes."""
 
@@ -84,51 +87,71 @@ def open_environment(directory: Path, map_size: int, writemap: bool, *, alone: b
         "max_dbs": 0,
     }
     try:
-        if size_before == 0:
+        if alone or size_before == 0:
             # It makes its first pages now: a file that is allocated, and empty, is no data file to it.
-            lmdb.open(str(directory), **options).close()
-            alone = True
-        writemap = writemap and _allocate(path, map_size, alone)
-        environment = lmdb.open(str(directory), writemap=writemap, **options)
+            with closing(lmdb.open(str(directory), **options)) as environment:
+                used = _used(environment, path)
+            whole = _stretch(path, map_size, used, take=writemap)
+        else:
+            # Others may be writing. They found room for all of it, or do without.
+            whole = path.stat().st_blocks * BLOCK >= map_size
+        environment = lmdb.open(str(directory), writemap=writemap and whole, **options)
     except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
         raise Damaged(str(error)) from error
-    wanted = (environment.info()["last_pgno"] + 1) * PAGE
-    # In this order: others may be writing, and the file grows.
-    size = path.stat().st_size
-    if size_before and wanted > size:
+    try:
+        _used(environment, path)
+    except Damaged:
         environment.close()
-        raise Damaged(f"{size} bytes are left of {wanted}")
+        raise
     environment.reader_check()
     return environment
 
 
-def _allocate(path: Path, size: int, alone: bool) -> bool:
-    """Take the room on the disk; whether there was enough."""
+def _used(environment: Any, path: Path) -> int:
+    """Bytes of the file that aren't mere room. Raises `Damaged` if some of them are gone."""
+    # Where the pages of the machine are larger than `PAGE`, those of LMDB are, too.
+    used: int = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    # In this order: others may be writing, and the file may grow.
+    size = path.stat().st_size
+    if used > size:
+        raise Damaged(f"{size} bytes are left of {used}")
+    return used
+
+
+def _stretch(path: Path, size: int, used: int, *, take: bool) -> bool:
+    """Make the file as long as it may become, while nobody else has it open; whether it has room on the disk
+    for all of that, which is to be taken.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    length = os.fstat(descriptor).st_size
     try:
-        if length < size and not alone:
-            # Others found no room, and go on without. To take a part of it and to give that back could cut
-            # off what they write meanwhile.
-            logger.info("The processes that use the shared cache in %s do without room for it", path.parent)
-            return False
-        allocate(descriptor, size)
-    except OSError as error:
-        # Some file systems have taken a part.
-        os.ftruncate(descriptor, length)
-        space = os.statvfs(path)
-        logger.warning(
-            "No room for a shared cache of %s in %s (%s free: %s); it works with what there is, and writes "
-            "take twice as long. Choose a smaller max_bytes or another directory",
-            in_words(size),
-            path.parent,
-            in_words(space.f_bavail * space.f_frsize),
-            error.strerror,
-        )
+        if take:
+            try:
+                allocate(descriptor, size)
+                return True
+            except OSError as error:
+                # Some file systems have taken a part.
+                os.ftruncate(descriptor, used)
+                _tell_of_no_room(path, size, error)
+        # LMDB doesn't write pages at the end that were freed in the transaction they come from, so a file
+        # that grows with what is written may be too short. One that has its length from the beginning is that
+        # only if somebody cut it off, and then whoever touches what is missing would be killed.
+        with suppress(OSError):
+            os.ftruncate(descriptor, max(size, used))
         return False
     finally:
         os.close(descriptor)
-    return True
+
+
+def _tell_of_no_room(path: Path, size: int, error: OSError) -> None:
+    space = os.statvfs(path)
+    logger.warning(
+        "No room for a shared cache of %s in %s (%s free: %s); it works with what there is, and writes "
+        "take twice as long. Choose a smaller max_bytes or another directory",
+        in_words(size),
+        path.parent,
+        in_words(space.f_bavail * space.f_frsize),
+        error.strerror,
+    )
 
 
 def never_close(environment: object) -> None:
