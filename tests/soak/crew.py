@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import random
@@ -21,6 +22,7 @@ PYTHON = [sys.executable, "-W", "ignore::DeprecationWarning"]
 """From 3.12 on it warns of forks of a process with threads. That is what is tried here."""
 PATIENCE = 120.0
 """Seconds that a process may take to end when its time is up."""
+_SUBREAPER = 36
 _YEAR = 365.0 * 86_400.0
 
 Fault = Callable[["Schedule"], str | None]
@@ -139,6 +141,30 @@ def start(module: str, argument: str, log: Path) -> subprocess.Popen[bytes]:
 
 def tail(log: Path) -> str:
     return log.read_text(errors="replace")[-6000:]
+
+
+def adopt() -> None:
+    """From now on who loses its parent is a child of this process, as are all below it."""
+    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def left_over() -> list[int]:
+    """Children that don't end, though whoever started them has. They are killed then.
+
+    To be called when nobody waits for a child of his own any more.
+    """
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(0.05)
+        except ChildProcessError:
+            return []
+    mine = [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    for pid in mine:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return mine
 
 
 def jump(wall: Wall) -> Fault:

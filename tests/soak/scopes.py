@@ -58,6 +58,7 @@ class Soak:
         self.wall = Wall(directory / "wall")
         os.environ[VARIABLE] = str(directory / "wall")
         self.stack = contextlib.ExitStack()
+        crews.adopt()
 
     def __enter__(self) -> Soak:
         return self
@@ -104,6 +105,9 @@ class Soak:
         survivor = self.survivor
         self.stack.close()
         self.tally.seconds = time.monotonic() - self.began
+        if hanging := crews.left_over():
+            # Of workers that were killed.
+            self.tally.found.append({"kind": "hang", "what": f"{len(hanging)} children"})
         for why in self.crew.ended:
             self.tally.fail(why)
         workers: dict[str, Counter[str]] = {}
