@@ -17,6 +17,8 @@ _LEAPS = (0.25, 1.0, 59.0, 3600.0, 86_400.0, 10.0 * 365.0 * 86_400.0)
 """Seconds that pass at once, as for a process that was stopped."""
 _STEPS = (-365.0 * 86_400.0, -3600.0, -1.0, 1.0, 3600.0, 365.0 * 86_400.0)
 """Seconds by which the wall clock is set."""
+_YEAR_3000 = 32.5e9
+"""Seconds since the epoch; dates end with the year 9999."""
 _FOREVER = float("inf")
 _NOTHING = object()
 
@@ -37,6 +39,8 @@ class TurnedCache:
 
     def use(self, steps: int) -> list[dict[str, Any]]:
         """What was wrong."""
+        if self.clock.wall() > _YEAR_3000:
+            self.clock.step_wall(-_YEAR_3000 / 2)
         for _ in range(steps):
             self.step()
         self.check_size()
