@@ -48,14 +48,20 @@ def test_nothing_wrong(scope: str) -> None:
 @pytest.mark.parametrize(("mistake", "column"), [("forgets", "losses"), ("outdated", "wrong values")])
 def test_wrong_answers_are_found_out(scope: str, mistake: str, column: str) -> None:
     """If the soak had no teeth, the other test would say nothing."""
-    code, counts, said = soak(scope, 3.0, mistake)
-    assert code == 1, said
-    assert counts[column] > 0, said
+    _find_out(scope, mistake, column)
 
 
 @pytest.mark.parametrize("mistake", LEAKS)
 def test_leaks_are_found_out(mistake: str) -> None:
     """Threads, open files, or memory, a little with each round."""
-    code, counts, said = soak("memory", 3.0, mistake)
+    _find_out("memory", mistake, "leaks")
+
+
+def _find_out(scope: str, mistake: str, column: str) -> None:
+    """Sooner or later: on a busy machine there is little work to go wrong in a few seconds."""
+    for seconds in (3.0, 10.0, 30.0):
+        code, counts, said = soak(scope, seconds, mistake)
+        if counts[column]:
+            break
+    assert counts[column] > 0, said
     assert code == 1, said
-    assert counts["leaks"] == 1, said
