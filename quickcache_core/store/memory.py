@@ -20,6 +20,7 @@ from quickcache_core.metrics.figures import StoreFigures
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store import loads
+from quickcache_core.store.accelerator import TABLES
 from quickcache_core.store.base import (
     ABSENT,
     ASK,
@@ -33,7 +34,7 @@ from quickcache_core.store.base import (
 )
 from quickcache_core.store.population import PLAIN_NUMBERS, Population
 from quickcache_core.store.rich import RichEntry, Tags
-from quickcache_core.store.table import TABLES, HookedTable, Table
+from quickcache_core.store.table import HookedTable, Table
 from quickcache_core.store.weighing import WeighingPopulation
 from quickcache_core.store.weights import Weigher
 from quickcache_core.store.write_lock import PATIENCE, WriteLock, exclusive

@@ -31,6 +31,7 @@ from quickcache_core import (
 )
 from quickcache_core.entry import GONE, Entry
 from quickcache_core.events import RemovalCause
+from quickcache_core.store.accelerator import TABLES
 from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.population import Population
 from quickcache_core.store.table import Table
@@ -454,7 +455,7 @@ def reads_the_deadline_first(monkeypatch: pytest.MonkeyPatch) -> None:
         self.hits += 1
         return entry.value
 
-    monkeypatch.setattr(Table, "get", get)
+    monkeypatch.setattr(TABLES["counter"], "get", get)
 
 
 def leaves_without_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,7 +470,7 @@ def leaves_without_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
         self.hits += 1
         return entry.value
 
-    monkeypatch.setattr(Table, "get", get)
+    monkeypatch.setattr(TABLES["counter"], "get", get)
 
 
 def gives_a_miss_for_what_was_stale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,7 +524,7 @@ def forgets_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
         self.hits += 1
         return value
 
-    monkeypatch.setattr(Table, "get", get)
+    monkeypatch.setattr(TABLES["counter"], "get", get)
 
 
 def writes_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,15 +106,31 @@ def check_contents(dist: Path) -> Path:
     for package in PACKAGES:
         assert f"{package}/py.typed" in names, f"{package} has no py.typed in the wheel"
     assert any(name.endswith("/licenses/LICENSE") for name in names), "no licence in the wheel"
-    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".c"))]
+    # Where there was a compiler, the wheel is for this Python and this platform alone, and says so.
+    compiled = any("/_table." in name and name.endswith((".so", ".pyd")) for name in names)
+    assert compiled is not wheel.name.endswith("-py3-none-any.whl"), wheel
     with tarfile.open(sdist) as archive:
         members = [name.partition("/")[2] for name in archive.getnames()]
-    for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
+    for needed in (
+        "quickcache_core/store/_table.c",
+        ".ci/build_table.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+    ):
         assert needed in members, f"{needed} is missing in the sdist"
     assert sdist.stat().st_size < 5_000_000, (
         f"{sdist} has {sdist.stat().st_size} bytes: what went in by mistake?"
     )
     return wheel
+
+
+def in_c(wheel: Path) -> str:
+    """Code that fails unless the hot table is the one that belongs to `wheel`."""
+    expected = not wheel.name.endswith("-py3-none-any.whl")
+    return f"from quickcache_core.store.accelerator import ACCELERATED; assert ACCELERATED is {expected}\n"
 
 
 def use(wheel: Path, extra: str, code: str) -> bool:
@@ -137,5 +153,8 @@ def use(wheel: Path, extra: str, code: str) -> bool:
 
 if __name__ == "__main__":
     built = check_contents(Path(sys.argv[1]))
-    worked = [use(built, extra, code) for extra, code in (("", CORE), ("django", DJANGO), ("flask", FLASK))]
+    worked = [
+        use(built, extra, code)
+        for extra, code in (("", CORE + in_c(built)), ("django", DJANGO), ("flask", FLASK))
+    ]
     sys.exit(0 if all(worked) else 1)
