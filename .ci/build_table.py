@@ -17,9 +17,9 @@ FOLDER = Path("quickcache_core", "store")
 
 class TableHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if os.environ.get("QUICKCACHE_PURE", "0") not in ("", "0"):
-            return
-        if sys.implementation.name != "cpython":
+        # An editable install is for tests of both: what was refused at import can be used the next time.
+        refused = version != "editable" and os.environ.get("QUICKCACHE_PURE", "0") not in ("", "0")
+        if refused or sys.implementation.name != "cpython":
             return
         self._folder = tempfile.mkdtemp()
         try:

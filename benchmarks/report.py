@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from quickcache_core.store.accelerator import ACCELERATED
+
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTIONS = (
     "engine",
@@ -53,7 +55,8 @@ def machine() -> str:
         found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
         model = found.group(1) if found else model
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}, {python}"
+    table = f"hot table in {'C' if ACCELERATED else 'Python'}"
+    return f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}, {python}, {table}"
 
 
 def versions(*distributions: str) -> str:
