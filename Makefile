@@ -11,7 +11,7 @@ CONFORMANCE_ARGS ?=
 MATRIX_ARGS ?=
 
 MADE_FROM := $(shell { $(PYTHON) -VV; pwd; } 2>/dev/null | cksum | cut -d' ' -f1)
-INSTALLED_FROM := $(MADE_FROM)-$(shell cat pyproject.toml quickcache_core/store/_table.c | cksum | cut -d' ' -f1)
+INSTALLED_FROM := $(MADE_FROM)-$(shell cat pyproject.toml quickcache_core/*.h quickcache_core/*/*.[ch] | cksum | cut -d' ' -f1)
 MADE := $(VENV)/.made-$(MADE_FROM)
 INSTALLED := $(VENV)/.installed-$(INSTALLED_FROM)
 
@@ -63,7 +63,7 @@ matrix: $(INSTALLED)-dev ## run the tests on every Python that is supported and 
 clean: ## remove everything that these commands made
 	rm -rf $(VENV) .nox .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -f quickcache_core/store/_table.*.so quickcache_core/store/_table.*.pyd
+	rm -f quickcache_core/*/_*.so quickcache_core/*/_*.pyd
 
 $(MADE):
 	@command -v $(PYTHON) >/dev/null || { \

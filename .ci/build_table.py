@@ -1,4 +1,4 @@
-"""Hatch's hook that compiles the hot table for a wheel or an editable install, where there is a compiler."""
+"""Hatch's hook that compiles what there is in C, for a wheel or an editable install, where there is a compiler."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODULE = "quickcache_core.store._table"
-FOLDER = Path("quickcache_core", "store")
+MODULES = (
+    "quickcache_core.eviction_policy._queue",
+    "quickcache_core.store._table",
+    "quickcache_core.store._writer",
+)
 
 
 class TableHook(BuildHookInterface[Any]):
@@ -25,13 +28,14 @@ class TableHook(BuildHookInterface[Any]):
         try:
             built = compiled(Path(self.root), Path(self._folder))
             if version == "editable":
-                put_beside_source(built, Path(self.root, FOLDER))
+                for source, place in built.items():
+                    put_beside_source(source, Path(self.root, place))
         except (Exception, SystemExit) as error:
             # Whatever is wrong with a compiler here, the package is whole without it.
-            self.app.display_warning(f"The hot table in C isn't built ({type(error).__name__}: {error})")
+            self.app.display_warning(f"What is in C isn't built ({type(error).__name__}: {error})")
             return
         if version != "editable":
-            build_data["force_include"][str(built)] = str(FOLDER / built.name)
+            build_data["force_include"].update({str(source): str(place) for source, place in built.items()})
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
 
@@ -39,25 +43,27 @@ class TableHook(BuildHookInterface[Any]):
         shutil.rmtree(getattr(self, "_folder", ""), ignore_errors=True)
 
 
-def put_beside_source(built: Path, folder: Path) -> None:
+def put_beside_source(built: Path, place: Path) -> None:
     # In one step: another process may be importing what is there.
-    beside = folder / f"{built.name}.{os.getpid()}.tmp"
+    beside = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     try:
         shutil.copy2(built, beside)
-        beside.replace(folder / built.name)
+        beside.replace(place)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def compiled(root: Path, folder: Path) -> Path:
+def compiled(root: Path, folder: Path) -> dict[Path, Path]:
+    """What was built, and where in the package each belongs."""
     # Here, so that nothing is asked of it where nothing is built.
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
-    extension = Extension(MODULE, [str(root / FOLDER / "_table.c")])
-    command = build_ext(Distribution({"name": "quickcache-web", "ext_modules": [extension]}))
+    extensions = [Extension(name, [str(root / f"{name.replace('.', '/')}.c")]) for name in MODULES]
+    command = build_ext(Distribution({"name": "quickcache-web", "ext_modules": extensions}))
     command.build_lib = str(folder)
     command.build_temp = str(folder / "objects")
     command.ensure_finalized()
     command.run()
-    return Path(command.get_ext_fullpath(MODULE))
+    built = [Path(command.get_ext_fullpath(name)) for name in MODULES]
+    return {path: path.relative_to(folder) for path in built}

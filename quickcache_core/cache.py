@@ -40,6 +40,7 @@ from quickcache_core.metrics.control import Control
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.metrics.snapshot import MetricsSnapshot
 from quickcache_core.sizing import AutoSizer
+from quickcache_core.store.accelerator import door, gate
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, Store
 from quickcache_core.store.keyspace import SEPARATOR, KeyspaceStore
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
@@ -109,6 +110,9 @@ class QuickCache:
     Single-key operations take constant time at any number of entries.
     """
 
+    # In a slot for `door`, which reads it where it is.
+    __slots__ = ("__dict__", "__weakref__", "_gate")
+
     default_config: ClassVar[type[QuickCacheConfig]]
     """What `QuickCache()` is made with."""
     aside: Aside | None
@@ -163,6 +167,7 @@ class QuickCache:
         heard = bool(kinds & {EventKind.HIT, EventKind.MISS})
         self._get = self._heard_get if heard else store.get
         self._at_hand = None if heard else store.at_hand
+        self._gate = self._new_gate(store)
         # No methods of this cache: in a circle of references its entries would wait for the garbage collector
         # when nobody has it any more.
         self._filler = Filler(
@@ -185,6 +190,13 @@ class QuickCache:
             self.get = self._get  # type: ignore[method-assign]
         if self.aside is not None and type(self).aget is QuickCache.aget:
             self.aget = self._aget_aside  # type: ignore[method-assign]
+
+    def _new_gate(self, store: Store) -> Any:
+        """What `set` needs to go past Python; None if there is more to do than to put a value into a store."""
+        plain = self._freeze is None and self._life is None and not self._subscriptions
+        if plain and type(store) is MemoryStore and store.writer is not None:
+            return gate(store.writer, self._default_ttl, self._bounds)
+        return None
 
     def __repr__(self) -> str:
         config = self._config
@@ -229,6 +241,7 @@ class QuickCache:
         """
         return self._get(key, default)
 
+    @door
     def set(
         self,
         key: str,

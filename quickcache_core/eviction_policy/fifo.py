@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy.base import EvictionPolicy
-from quickcache_core.eviction_policy.queue import EntryQueue
+from quickcache_core.eviction_policy.queue import QUEUE
 
 
 class FIFOEvictionPolicy(EvictionPolicy):
@@ -14,7 +14,7 @@ class FIFOEvictionPolicy(EvictionPolicy):
     """
 
     def __init__(self) -> None:
-        self._queue = EntryQueue()
+        self._queue = QUEUE()
 
     def insert(self, entry: Entry) -> None:
         self._queue.append(entry)

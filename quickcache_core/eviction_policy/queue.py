@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
+from quickcache_core.compiled import found
 from quickcache_core.entry import Entry
 
 _SLACK = 64
@@ -65,3 +67,10 @@ class EntryQueue:
                 self._dead -= 1
         if not back:
             self._front, self._back = back, front
+
+
+if TYPE_CHECKING:
+    QUEUE = EntryQueue
+else:
+    QUEUE = getattr(found("quickcache_core.eviction_policy._queue"), "EntryQueue", EntryQueue)
+    """The one that policies use: in C where it was built."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from quickcache_core.compiled import found
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy.base import EvictionPolicy
-from quickcache_core.eviction_policy.queue import EntryQueue
+from quickcache_core.eviction_policy.queue import QUEUE
 
 _START = 0.10
 _LEAST = 0.01
@@ -52,6 +54,13 @@ class Ghost:
         self.old.pop(digest, None)
 
 
+if TYPE_CHECKING:
+    GHOST = Ghost
+else:
+    GHOST = getattr(found("quickcache_core.eviction_policy._queue"), "Ghost", Ghost)
+    """The one that the policy uses: in C where it was built."""
+
+
 class S3FIFOEvictionPolicy(EvictionPolicy):
     """A small queue tries newcomers out, a main queue keeps what was used; their sizes adapt to the workload.
 
@@ -65,11 +74,14 @@ class S3FIFOEvictionPolicy(EvictionPolicy):
     and Modha, "ARC: a self-tuning, low overhead replacement cache" (FAST 2003).
     """
 
+    # For the writer in C, which reads them where they are.
+    __slots__ = ("_capacity", "_filling", "_main", "_main_ghost", "_small", "_small_ghost", "_target")
+
     def attach(self, entries: Mapping[str, Entry], capacity: int) -> None:
-        self._small = EntryQueue()
-        self._main = EntryQueue()
-        self._small_ghost = Ghost(capacity)
-        self._main_ghost = Ghost(capacity)
+        self._small = QUEUE()
+        self._main = QUEUE()
+        self._small_ghost = GHOST(capacity)
+        self._main_ghost = GHOST(capacity)
         self._capacity = capacity
         self._target = 0.0
         self._move_target(_START * capacity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quickcache_core.entry import Entry
 from quickcache_core.eviction_policy.base import EvictionPolicy
-from quickcache_core.eviction_policy.queue import EntryQueue
+from quickcache_core.eviction_policy.queue import QUEUE
 
 
 class SieveEvictionPolicy(EvictionPolicy):
@@ -17,8 +17,8 @@ class SieveEvictionPolicy(EvictionPolicy):
     """
 
     def __init__(self) -> None:
-        self._ahead = EntryQueue()
-        self._behind = EntryQueue()
+        self._ahead = QUEUE()
+        self._behind = QUEUE()
 
     def insert(self, entry: Entry) -> None:
         if not self._ahead.live:

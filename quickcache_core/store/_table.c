@@ -11,11 +11,7 @@ are C integers here, which Python code reads and writes like the reference's.
 With the GIL nothing runs between two lines that call no Python code. In a free-threaded build slots are read and
 written within a critical section of their object, as the descriptors do it themselves. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
-#include <time.h>
+#include "../_slots.h"
 
 #if PY_VERSION_HEX < 0x030D0000 /* which has no free-threaded builds */
 #define Py_BEGIN_CRITICAL_SECTION(object) {
@@ -69,12 +65,6 @@ extra_of(PyObject *self, int kind)
     return (Extra *)((char *)self + extra_offsets[kind]);
 }
 
-static inline PyObject **
-slot_at(PyObject *object, Py_ssize_t offset)
-{
-    return (PyObject **)((char *)object + offset);
-}
-
 /* A new reference, or NULL without an exception if the slot isn't set. */
 static inline PyObject *
 read_slot(PyObject *object, Py_ssize_t offset)
@@ -93,27 +83,6 @@ count(long long *counter)
     _Py_atomic_add_int64((int64_t *)counter, 1);
 #else
     ++*counter;
-#endif
-}
-
-/* What time.monotonic() returns. */
-static inline double
-monotonic(void)
-{
-#if defined(__linux__)
-    /* As CPython computes it, without its checks and without a division of integers. */
-    struct timespec time;
-    (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    if (time.tv_nsec == 0) {
-        return (double)time.tv_sec;
-    }
-    return (double)((long long)time.tv_sec * 1000000000 + time.tv_nsec) / 1e9;
-#elif PY_VERSION_HEX >= 0x030D0000
-    PyTime_t now;
-    (void)PyTime_MonotonicRaw(&now);
-    return PyTime_AsSecondsDouble(now);
-#else
-    return _PyTime_AsSecondsDouble(_PyTime_GetMonotonicClock());
 #endif
 }
 
@@ -456,57 +425,6 @@ static const char *const full_names[KINDS] = {
     "quickcache_core.store._table.OrderedTable",
     "quickcache_core.store._table.HookedTable",
 };
-
-static int
-not_ours(const char *what)
-{
-    PyErr_Format(PyExc_ImportError, "%s is not the one that this module was built for", what);
-    return -1;
-}
-
-/* Where a slot of a Python class is; -1 with an exception. */
-static Py_ssize_t
-offset_of(PyObject *type, const char *name)
-{
-    PyObject *descriptor = PyObject_GetAttrString(type, name);
-    if (descriptor == NULL) {
-        return -1;
-    }
-    Py_ssize_t offset = -1;
-    if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
-        const PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
-        if (member->type == T_OBJECT_EX && member->offset >= (Py_ssize_t)sizeof(PyObject) &&
-            member->offset + (Py_ssize_t)sizeof(PyObject *) <= ((PyTypeObject *)type)->tp_basicsize) {
-            offset = member->offset;
-        }
-    }
-    Py_DECREF(descriptor);
-    return offset < 0 ? not_ours(name) : offset;
-}
-
-static PyObject *
-attribute_of(const char *module_name, const char *name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    if (module == NULL) {
-        return NULL;
-    }
-    PyObject *attribute = PyObject_GetAttrString(module, name);
-    Py_DECREF(module);
-    return attribute;
-}
-
-static PyTypeObject *
-type_of(const char *module_name, const char *name)
-{
-    PyObject *type = attribute_of(module_name, name);
-    if (type != NULL && !PyType_Check(type)) {
-        Py_DECREF(type);
-        not_ours(name);
-        return NULL;
-    }
-    return (PyTypeObject *)type;
-}
 
 /* Subclass a class of table.py and add the type to the module. */
 static int

@@ -1,28 +1,44 @@
-"""The hot table that stores use: the one in C where it was built, the reference in Python elsewhere."""
+"""What stores use: that in C where it was built, the reference in Python elsewhere."""
 
 from __future__ import annotations
 
-import os
-from typing import Final
+import functools
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
 
+from quickcache_core.compiled import found
+from quickcache_core.metrics.counters import Counters
 from quickcache_core.store import table
+from quickcache_core.store.base import Bounds
 
-PURE_VARIABLE: Final = "QUICKCACHE_PURE"
-"""The environment variable that refuses the table in C."""
+F = TypeVar("F", bound=Callable[..., Any])
 
+_table: Any = found("quickcache_core.store._table")
+_writer: Any = found("quickcache_core.store._writer")
 
-def _in_c() -> dict[str, type[table.Table]] | None:
-    if os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):
-        return None
-    try:
-        from quickcache_core.store import _table
-    except ImportError:  # not built, or for another Python
-        return None
-    return {"counter": _table.Table, "order": _table.OrderedTable, "hook": _table.HookedTable}
-
-
-_found: Final = _in_c()
-ACCELERATED: Final = _found is not None
+ACCELERATED: Final = _table is not None
 """Whether the hot table is the one in C."""
-TABLES: Final[dict[str, type[table.Table]]] = _found or table.TABLES
+TABLES: Final[dict[str, type[table.Table]]] = (
+    {"counter": _table.Table, "order": _table.OrderedTable, "hook": _table.HookedTable}
+    if _table is not None
+    else table.TABLES
+)
 """By `EvictionPolicy.recency`."""
+COUNTERS: Final[type[Counters]] = Counters if _writer is None else _writer.Counters
+
+
+def writer() -> Any:
+    """A new `_writer.Writer` for a store, which has to `bind` it; None where there is none."""
+    return None if _writer is None else _writer.Writer()
+
+
+def gate(writer: Any, ttl: float, bounds: Bounds) -> Any:
+    """What a `door` needs to write by itself."""
+    return _writer.Gate(writer, ttl, bounds)
+
+
+def door(method: F) -> F:
+    """Let the `set` of a cache go straight to the writer in C if the cache has a gate: see `_writer.c`."""
+    if _writer is None:
+        return method
+    return cast("F", functools.update_wrapper(_writer.Door(method), method))

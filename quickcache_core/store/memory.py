@@ -20,7 +20,7 @@ from quickcache_core.metrics.figures import StoreFigures
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store import loads
-from quickcache_core.store.accelerator import TABLES
+from quickcache_core.store.accelerator import COUNTERS, TABLES, writer
 from quickcache_core.store.base import (
     ABSENT,
     ASK,
@@ -84,7 +84,7 @@ class MemoryStore(Store):
         self.sizers: list[AutoSizer] = []
         """Those of the caches that shrink while memory is short."""
         self.lock = WriteLock()
-        self.counters = Counters()
+        self.counters = COUNTERS()
         self._tags = Tags()
         self._generations: dict[str, int] = {}
         self._population = self._new_population()
@@ -92,6 +92,13 @@ class MemoryStore(Store):
         self._table: Table = TABLES[recency](self._now, self._get_stale, self._population.entries)
         if isinstance(self._table, HookedTable):
             self._table.on_hit = self._hit
+        self.writer = writer() if weigher is None else None
+        """Does plain writes by itself; None if there is none, or bytes count."""
+        self._bind_writer()
+
+    def _bind_writer(self) -> None:
+        if self.writer is not None:
+            self.writer.bind(self._population, self.lock)
 
     @property
     def weighs(self) -> bool:
@@ -300,6 +307,8 @@ class MemoryStore(Store):
     # Writing
 
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
+        if self.writer is not None and self.writer.put(key, value, ttl, bounds):
+            return
         # As `exclusive`, written out: this is the hot one, and `with` on a lock costs twice as much. What is
         # called is loaded into a local name first, see `Table`.
         lock = self.lock
@@ -653,6 +662,7 @@ class MemoryStore(Store):
         """Go on with another population; how many entries the old one had, and the old one."""
         old, self._population = self._population, fresh
         self._table.entries = fresh.entries
+        self._bind_writer()
         count = len(old.entries)
         counters = self.counters
         counters.peak_total_keys = max(counters.peak_total_keys, len(fresh.entries))
@@ -731,12 +741,17 @@ class MemoryStore(Store):
         """Ask for no background thread any more."""
         self._wake = None
 
+    # A write, though it changes no entry: none may count between two of these lines.
+    @exclusive(lambda self: None)
+    def _reset_counters(self) -> tuple[None, Any]:
+        self._table.hits = self._table.misses = 0
+        self.counters.reset(len(self._table.entries))
+        for publisher in self.publishers.values():
+            publisher.count_from_zero()
+        return None, None
+
     def reset_counters(self) -> None:
-        with self.lock:
-            self._table.hits = self._table.misses = 0
-            self.counters.reset(len(self._table.entries))
-            for publisher in self.publishers.values():
-                publisher.count_from_zero()
+        self._reset_counters()
 
     def _new_population(self, counters: Counters | None = None) -> Population:
         counters = counters or self.counters
@@ -806,6 +821,7 @@ class MemoryStore(Store):
     def after_fork_in_child(self, held: bool) -> None:
         torn = not held or self.lock.busy
         self.lock = WriteLock()
+        self._bind_writer()
         if torn:
             logger.warning("A write was under way during a fork; the child's cache starts empty")
             self._exchange(self._new_population(), None)

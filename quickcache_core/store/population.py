@@ -52,6 +52,7 @@ class Population:
         "debt",
         "entries",
         "loads",
+        "plain_keys",
         "policy",
         "removals",
         "tags",
@@ -86,6 +87,8 @@ class Population:
         """Whether a background thread should have a look from time to time. Set at most once for 256 changes
         of deadlines.
         """
+        self.plain_keys = True
+        """Whether no key has ever been of a subclass of `str`, which may compare in a way of its own."""
         self.policy = policy
         policy.attach(self.entries, capacity)
         # Bound once, and loaded into local names before they are called: cheaper than two attribute look-ups.
@@ -187,6 +190,8 @@ class Population:
                 garbage = garbage, self._make_room(bounds, now)
         elif size >= counters.peak_valid_keys:
             self._note_peak(size + 1, now)
+        if key.__class__ is not str:
+            self.plain_keys = False
         # As Entry(key, value, deadline), at a third of the cost.
         entry = new_entry(Entry)
         entry.key = key
@@ -260,6 +265,8 @@ class Population:
             self._may_swap = False
             end = entry.end = entry.planned_end()
             keep_out(entry)
+        if entry.key.__class__ is not str:
+            self.plain_keys = False
         entries[entry.key] = entry
         self._insert(entry)
         self.counters.sets += 1

@@ -38,7 +38,7 @@ FILES = {"save_to_disk", "load_from_disk", "backup", "restore", "save_metrics_to
 OPERATIONS = sorted(
     name
     for name, member in vars(QuickCache).items()
-    if inspect.isfunction(member)
+    if inspect.isroutine(member)
     and not name.startswith("_")
     and not inspect.iscoroutinefunction(member)
     and name not in NO_OPERATIONS

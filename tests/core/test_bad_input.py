@@ -577,7 +577,7 @@ def test_every_argument_has_a_row(cache: QuickCache, tmp_path: Path, saved: Path
     public = {
         name: arguments(member)
         for name, member in vars(QuickCache).items()
-        if inspect.isfunction(member) and not name.startswith("_") and not inspect.iscoroutinefunction(member)
+        if inspect.isroutine(member) and not name.startswith("_") and not inspect.iscoroutinefunction(member)
     }
     public["QuickCache"] = arguments(QuickCache)
     public["from_mapping"] = arguments(QuickCacheConfig.from_mapping)

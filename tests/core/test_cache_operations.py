@@ -752,7 +752,7 @@ class TestCoroutines:
         public = {
             name
             for name, member in vars(QuickCache).items()
-            if inspect.isfunction(member)
+            if inspect.isroutine(member)
             and not name.startswith("_")
             and not inspect.iscoroutinefunction(member)
         }

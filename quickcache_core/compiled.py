@@ -1,0 +1,21 @@
+"""Modules in C, each the twin of one in Python, which is the reference and always there."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from types import ModuleType
+from typing import Final
+
+PURE_VARIABLE: Final = "QUICKCACHE_PURE"
+"""The environment variable that refuses what is in C."""
+
+
+def found(name: str) -> ModuleType | None:
+    """The module in C of that name; None where it isn't built, is for another Python, or was refused."""
+    if os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):
+        return None
+    try:
+        return import_module(name)
+    except ImportError:
+        return None

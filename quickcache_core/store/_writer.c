@@ -1,0 +1,598 @@
+/* The plain write in C, from `QuickCache.set` down to the entry: `Door` stands for that method, `Gate` is what one cache
+has for it, `Writer` belongs to a store. What a write does is in `_writer_put.h`. */
+
+#include "_writer_put.h"
+
+typedef struct {
+    PyObject_HEAD
+    Writer *writer;
+    double ttl; /* INFINITY for FOREVER */
+    Room room;
+} Gate;
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *function; /* the reference */
+    PyObject *dict;
+    PyTypeObject *owner; /* NULL until a class has it */
+    Py_ssize_t gate;     /* offset in its instances */
+    State *state;
+} Door;
+
+static struct PyModuleDef writer_module;
+
+static State *
+state_of(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &writer_module);
+    return module == NULL ? NULL : PyModule_GetState(module);
+}
+
+/* A TTL in seconds as callers give it; negative if the reference has to say what it means. */
+static inline double
+seconds(const State *state, PyObject *ttl)
+{
+    if (ttl == state->forever) {
+        return INFINITY;
+    }
+    if (PyFloat_CheckExact(ttl)) {
+        double number = PyFloat_AS_DOUBLE(ttl);
+        return number > 0.0 && number < INFINITY ? number : -1.0;
+    }
+    if (PyLong_CheckExact(ttl)) {
+        int overflow;
+        long number = PyLong_AsLongAndOverflow(ttl, &overflow);
+        return number > 0 && number < 1L << 30 ? (double)number : -1.0;
+    }
+    return -1.0;
+}
+
+static int
+read_room(const State *state, PyObject *bounds, Room *room)
+{
+    if (!is(bounds, state->bounds_type) || !is(at(bounds, state->at_bounds.max_size), &PyLong_Type)) {
+        return 0;
+    }
+    room->max_size = PyNumber_AsSsize_t(at(bounds, state->at_bounds.max_size), NULL);
+    room->culls = at(bounds, state->at_bounds.cull_fraction) != Py_None;
+    return 1;
+}
+
+/* Writer */
+
+PyDoc_STRVAR(bind_doc, "bind(population, lock)\n\nWhat to write to.");
+
+static PyObject *
+writer_bind(PyObject *object, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = state_of(Py_TYPE(object));
+    if (state == NULL) {
+        return NULL;
+    }
+    if (given != 2 || !Py_IS_TYPE(args[1], state->lock_type)) {
+        PyErr_SetString(PyExc_TypeError, "a population and its WriteLock are expected");
+        return NULL;
+    }
+    Writer *self = (Writer *)object;
+    Py_XSETREF(self->population, Py_NewRef(args[0]));
+    Py_XSETREF(self->lock, Py_NewRef(args[1]));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(put_doc, "put(key, value, ttl, bounds)\n\n"
+"Insert or overwrite, as `MemoryStore.put`; False if that has to do it.");
+
+static PyObject *
+writer_put(PyObject *object, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = state_of(Py_TYPE(object));
+    if (state == NULL) {
+        return NULL;
+    }
+    Room room;
+    double ttl = given == 4 ? seconds(state, args[2]) : -1.0;
+    if (ttl < 0.0 || !PyUnicode_CheckExact(args[0]) || !read_room(state, args[3], &room)) {
+        Py_RETURN_FALSE;
+    }
+    int done = run(state, (Writer *)object, args[0], args[1], ttl, room);
+    return done < 0 ? NULL : PyBool_FromLong(done == DONE);
+}
+
+static int
+writer_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((Writer *)object)->population);
+    Py_VISIT(((Writer *)object)->lock);
+    return 0;
+}
+
+static int
+writer_clear(PyObject *object)
+{
+    Py_CLEAR(((Writer *)object)->population);
+    Py_CLEAR(((Writer *)object)->lock);
+    return 0;
+}
+
+static void
+writer_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)writer_clear(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef writer_methods[] = {
+    {"bind", (PyCFunction)(void (*)(void))writer_bind, METH_FASTCALL, bind_doc},
+    {"put", (PyCFunction)(void (*)(void))writer_put, METH_FASTCALL, put_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot writer_slots[] = {
+    {Py_tp_dealloc, writer_dealloc},
+    {Py_tp_traverse, writer_traverse},
+    {Py_tp_clear, writer_clear},
+    {Py_tp_methods, writer_methods},
+    {0, NULL},
+};
+
+static PyType_Spec writer_spec = {
+    .name = "quickcache_core.store._writer.Writer",
+    .basicsize = sizeof(Writer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = writer_slots,
+};
+
+/* Gate */
+
+static PyObject *
+gate_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    const State *state = state_of(type);
+    PyObject *writer, *ttl, *bounds;
+    if (state == NULL || !PyArg_ParseTuple(args, "O!OO", state->writer_type, &writer, &ttl, &bounds)) {
+        return NULL;
+    }
+    Room room;
+    double seconds_left = seconds(state, ttl);
+    if (seconds_left < 0.0 || !read_room(state, bounds, &room)) {
+        PyErr_SetString(PyExc_TypeError, "a writer, seconds and bounds are expected");
+        return NULL;
+    }
+    Gate *self = (Gate *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->writer = (Writer *)Py_NewRef(writer);
+        self->ttl = seconds_left;
+        self->room = room;
+    }
+    return (PyObject *)self;
+}
+
+static int
+gate_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((Gate *)object)->writer);
+    return 0;
+}
+
+static void
+gate_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    Py_XDECREF(((Gate *)object)->writer);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyType_Slot gate_slots[] = {
+    {Py_tp_new, gate_new},
+    {Py_tp_dealloc, gate_dealloc},
+    {Py_tp_traverse, gate_traverse},
+    {0, NULL},
+};
+
+static PyType_Spec gate_spec = {
+    .name = "quickcache_core.store._writer.Gate",
+    .basicsize = sizeof(Gate),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = gate_slots,
+};
+
+/* Door */
+
+/* `set(self, key, value, ttl_sec=None, **more)` */
+static PyObject *
+door_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names)
+{
+    const Door *door = (Door *)object;
+    State *state = door->state;
+    Py_ssize_t given = PyVectorcall_NARGS(flags);
+    PyObject *ttl = Py_None;
+    int plain = 0;
+    if (names == NULL) {
+        plain = given == 3 || given == 4;
+        ttl = given == 4 ? args[3] : Py_None;
+    }
+    else if (given == 3 && PyTuple_GET_SIZE(names) == 1 && PyTuple_GET_ITEM(names, 0) == state->ttl_name) {
+        plain = 1;
+        ttl = args[3];
+    }
+    if (plain && door->owner != NULL && PyObject_TypeCheck(args[0], door->owner) && PyUnicode_CheckExact(args[1])) {
+        PyObject *gate = at(args[0], door->gate);
+        double length = ttl == Py_None ? 0.0 : ttl == state->forever ? -1.0 : seconds(state, ttl);
+        if (is(gate, state->gate_type) && length >= 0.0) {
+            /* Kept for as long as it is used: Python code that runs meanwhile may give the cache another one. */
+            Writer *writer = (Writer *)Py_NewRef(((Gate *)gate)->writer);
+            double left = ttl == Py_None ? ((Gate *)gate)->ttl : length;
+            int done = run(state, writer, args[1], args[2], left, ((Gate *)gate)->room);
+            Py_DECREF(writer);
+            if (done != REFER) {
+                return done < 0 ? NULL : Py_NewRef(Py_None);
+            }
+        }
+    }
+    return PyObject_Vectorcall(door->function, args, flags, names);
+}
+
+static PyObject *
+door_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    State *state = state_of(type);
+    PyObject *function;
+    if (state == NULL || !PyArg_ParseTuple(args, "O!", &PyFunction_Type, &function)) {
+        return NULL;
+    }
+    Door *self = (Door *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->vectorcall = door_call;
+        self->function = Py_NewRef(function);
+        self->state = state;
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+door_get(PyObject *self, PyObject *instance, PyObject *owner)
+{
+    return instance == NULL || instance == Py_None ? Py_NewRef(self) : PyMethod_New(self, instance);
+}
+
+static PyObject *
+door_set_name(PyObject *object, PyObject *args)
+{
+    Door *self = (Door *)object;
+    PyObject *owner, *name;
+    if (!PyArg_ParseTuple(args, "O!O", &PyType_Type, &owner, &name)) {
+        return NULL;
+    }
+    Py_ssize_t gate = offset_of(owner, "_gate");
+    if (gate < 0) {
+        return NULL;
+    }
+    self->gate = gate;
+    Py_XSETREF(self->owner, (PyTypeObject *)Py_NewRef(owner));
+    Py_RETURN_NONE;
+}
+
+static int
+door_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Door *self = (Door *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->function);
+    Py_VISIT(self->dict);
+    Py_VISIT(self->owner);
+    return 0;
+}
+
+static int
+door_clear(PyObject *object)
+{
+    /* The function stays: calls need it to the end, and the class, through which it comes back here, goes. */
+    Py_CLEAR(((Door *)object)->dict);
+    Py_CLEAR(((Door *)object)->owner);
+    return 0;
+}
+
+static void
+door_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)door_clear(object);
+    Py_XDECREF(((Door *)object)->function);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef door_methods[] = {
+    {"__set_name__", door_set_name, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef door_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Door, vectorcall), READONLY, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(Door, dict), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef door_attributes[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot door_slots[] = {
+    {Py_tp_new, door_new},
+    {Py_tp_dealloc, door_dealloc},
+    {Py_tp_traverse, door_traverse},
+    {Py_tp_clear, door_clear},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_descr_get, door_get},
+    {Py_tp_methods, door_methods},
+    {Py_tp_members, door_members},
+    {Py_tp_getset, door_attributes},
+    {0, NULL},
+};
+
+static PyType_Spec door_spec = {
+    .name = "quickcache_core.store._writer.Door",
+    .basicsize = sizeof(Door),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
+    .slots = door_slots,
+};
+
+/* The module */
+
+typedef struct {
+    const char *name;
+    size_t offset; /* of a field of the state, which is the offset of that slot */
+} Slot;
+
+#define SLOT(name, field) {name, offsetof(State, field)}
+
+static const Slot population_slots[] = {
+    SLOT("entries", at_population.entries),       SLOT("deadlines", at_population.deadlines),
+    SLOT("counters", at_population.counters),     SLOT("loads", at_population.loads),
+    SLOT("removals", at_population.removals),     SLOT("unfinished", at_population.unfinished),
+    SLOT("policy", at_population.policy),         SLOT("_may_swap", at_population.may_swap),
+    SLOT("plain_keys", at_population.plain_keys), SLOT("_now", at_population.now),
+    {NULL, 0},
+};
+static const Slot deadlines_slots[] = {
+    SLOT("_chunk", at_deadlines.chunk),
+    SLOT("_low", at_deadlines.low),
+    SLOT("_high", at_deadlines.high),
+    SLOT("next_due", at_deadlines.next_due),
+    SLOT("new_chunk", at_deadlines.new_chunk),
+    {NULL, 0},
+};
+static const Slot chunk_slots[] = {
+    SLOT("entries", at_chunk.entries),
+    SLOT("gone", at_chunk.gone),
+    SLOT("limit", at_chunk.limit),
+    {NULL, 0},
+};
+static const Slot entry_slots[] = {
+    SLOT("key", at_entry.key),
+    SLOT("value", at_entry.value),
+    SLOT("deadline", at_entry.deadline),
+    SLOT("frequency", at_entry.frequency),
+    SLOT("queue", at_entry.queue),
+    SLOT("chunk", at_entry.chunk),
+    SLOT("index", at_entry.index),
+    {NULL, 0},
+};
+static const Slot s3fifo_slots[] = {
+    SLOT("_capacity", at_s3fifo.capacity), SLOT("_filling", at_s3fifo.filling),
+    SLOT("_main", at_s3fifo.main),         SLOT("_main_ghost", at_s3fifo.main_ghost),
+    SLOT("_small", at_s3fifo.small),       SLOT("_small_ghost", at_s3fifo.small_ghost),
+    SLOT("_target", at_s3fifo.target),     {NULL, 0},
+};
+static const Slot lock_slots[] = {
+    SLOT("busy", at_lock.busy),
+    SLOT("postponed", at_lock.postponed),
+    {NULL, 0},
+};
+static const Slot bounds_slots[] = {
+    SLOT("max_size", at_bounds.max_size),
+    SLOT("cull_fraction", at_bounds.cull_fraction),
+    {NULL, 0},
+};
+static const Slot no_slots[] = {{NULL, 0}};
+
+#define S3FIFO_MODULE "quickcache_core.eviction_policy.s3fifo"
+#define QUEUE_MODULE "quickcache_core.eviction_policy._queue"
+
+static const struct {
+    const char *module, *name;
+    size_t type; /* offset of the field of the state that has it */
+    const Slot *slots;
+} classes[] = {
+    {"quickcache_core.store.population", "Population", offsetof(State, population), population_slots},
+    {"quickcache_core.store.deadlines", "Deadlines", offsetof(State, deadlines_type), deadlines_slots},
+    {"quickcache_core.store.deadlines", "Chunk", offsetof(State, chunk_type), chunk_slots},
+    {"quickcache_core.entry", "Entry", offsetof(State, entry_type), entry_slots},
+    {S3FIFO_MODULE, "S3FIFOEvictionPolicy", offsetof(State, s3fifo), s3fifo_slots},
+    {"quickcache_core.store.write_lock", "WriteLock", offsetof(State, lock_type), lock_slots},
+    {"quickcache_core.store.base", "Bounds", offsetof(State, bounds_type), bounds_slots},
+    {QUEUE_MODULE, "EntryQueue", offsetof(State, queue_type), no_slots},
+    {QUEUE_MODULE, "Ghost", offsetof(State, ghost_type), no_slots},
+};
+#define CLASSES (int)(sizeof(classes) / sizeof(classes[0]))
+
+static int
+find_classes(State *state)
+{
+    for (int number = 0; number < CLASSES; number++) {
+        PyTypeObject *type = type_of(classes[number].module, classes[number].name);
+        if (type == NULL) {
+            return -1;
+        }
+        *(PyTypeObject **)((char *)state + classes[number].type) = type;
+        for (const Slot *slot = classes[number].slots; slot->name != NULL; slot++) {
+            Py_ssize_t offset = offset_of((PyObject *)type, slot->name);
+            if (offset < 0) {
+                return -1;
+            }
+            *(Py_ssize_t *)((char *)state + slot->offset) = offset;
+        }
+    }
+    return 0;
+}
+
+/* A number of a module in Python; -1.0 with an exception. */
+static double
+number_of(const char *module, const char *name)
+{
+    PyObject *number = attribute_of(module, name);
+    double value = number == NULL ? -1.0 : PyFloat_AsDouble(number);
+    Py_XDECREF(number);
+    return value;
+}
+
+static int
+find_objects(State *state)
+{
+    if ((state->forever = attribute_of("quickcache_core.entry", "FOREVER")) == NULL ||
+        (state->gone = attribute_of("quickcache_core.entry", "GONE")) == NULL ||
+        (state->zero = PyLong_FromLong(0)) == NULL ||
+        (state->ttl_name = PyUnicode_InternFromString("ttl_sec")) == NULL ||
+        (state->monotonic = attribute_of("time", "monotonic")) == NULL) {
+        return -1;
+    }
+    state->least = number_of(S3FIFO_MODULE, "_LEAST");
+    state->most = number_of(S3FIFO_MODULE, "_MOST");
+    state->chunk_size = (Py_ssize_t)number_of("quickcache_core.store.deadlines", "_CHUNK_SIZE");
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (PyCFunction_CheckExact(state->monotonic)) {
+        state->monotonic_function = PyCFunction_GET_FUNCTION(state->monotonic);
+    }
+    else {
+        /* Somebody exchanged it: no clock is the one that we know, and all are called. */
+        Py_CLEAR(state->monotonic);
+    }
+    return 0;
+}
+
+/* A subclass of `Counters` whose most frequent counts are C integers. */
+static int
+add_counters(PyObject *module, State *state)
+{
+    PyTypeObject *base = type_of("quickcache_core.metrics.counters", "Counters");
+    if (base == NULL) {
+        return -1;
+    }
+    Py_ssize_t offset = state->at_counters.counts = base->tp_basicsize;
+    PyMemberDef members[] = {
+        {"sets", T_LONGLONG, offset + (Py_ssize_t)offsetof(Counts, sets), 0, NULL},
+        {"evictions", T_LONGLONG, offset + (Py_ssize_t)offsetof(Counts, evictions), 0, NULL},
+        {"peak_total_keys", T_LONGLONG, offset + (Py_ssize_t)offsetof(Counts, peak_total_keys), 0, NULL},
+        {"peak_valid_keys", T_LONGLONG, offset + (Py_ssize_t)offsetof(Counts, peak_valid_keys), 0, NULL},
+        {NULL, 0, 0, 0, NULL},
+    };
+    PyType_Slot slots[] = {{Py_tp_members, members}, {Py_tp_doc, (void *)base->tp_doc}, {0, NULL}};
+    PyType_Spec spec = {
+        .name = "quickcache_core.store._writer.Counters",
+        .basicsize = (int)(offset + (Py_ssize_t)sizeof(Counts)),
+        .flags = Py_TPFLAGS_DEFAULT,
+        .slots = slots,
+    };
+    state->counters = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, (PyObject *)base);
+    Py_DECREF(base);
+    return state->counters == NULL ? -1 : PyModule_AddType(module, state->counters);
+}
+
+static int
+fill(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    if (find_classes(state) < 0 || find_objects(state) < 0 || add_counters(module, state) < 0) {
+        return -1;
+    }
+    struct { PyType_Spec *spec; PyTypeObject **type; } types[] = {
+        {&writer_spec, &state->writer_type},
+        {&gate_spec, &state->gate_type},
+        {&door_spec, &state->door_type},
+    };
+    for (int number = 0; number < 3; number++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, types[number].spec, NULL);
+        if (type == NULL) {
+            return -1;
+        }
+        *types[number].type = (PyTypeObject *)type;
+        if (PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+visit(PyObject *module, visitproc visit, void *arg)
+{
+    const State *state = PyModule_GetState(module);
+    for (int number = 0; number < CLASSES; number++) {
+        Py_VISIT(*(PyTypeObject **)((char *)state + classes[number].type));
+    }
+    Py_VISIT(state->counters);
+    Py_VISIT(state->writer_type);
+    Py_VISIT(state->gate_type);
+    Py_VISIT(state->door_type);
+    Py_VISIT(state->monotonic);
+    return 0;
+}
+
+/* There is no `m_clear`: see `_table.c`. */
+static void
+release(void *module)
+{
+    State *state = PyModule_GetState(module);
+    for (int number = 0; number < CLASSES; number++) {
+        Py_CLEAR(*(PyTypeObject **)((char *)state + classes[number].type));
+    }
+    Py_CLEAR(state->counters);
+    Py_CLEAR(state->writer_type);
+    Py_CLEAR(state->gate_type);
+    Py_CLEAR(state->door_type);
+    Py_CLEAR(state->forever);
+    Py_CLEAR(state->gone);
+    Py_CLEAR(state->zero);
+    Py_CLEAR(state->ttl_name);
+    Py_CLEAR(state->monotonic);
+    Py_CLEAR(state->spare);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, fill},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef writer_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "quickcache_core.store._writer",
+    .m_doc = "The plain write, in C.",
+    .m_size = sizeof(State),
+    .m_slots = module_slots,
+    .m_traverse = visit,
+    .m_free = release,
+};
+
+PyMODINIT_FUNC
+PyInit__writer(void)
+{
+    return PyModuleDef_Init(&writer_module);
+}
