@@ -365,6 +365,7 @@ static const Slot population_slots[] = {
     {NULL, 0},
 };
 static const Slot deadlines_slots[] = {
+    SLOT("_buckets", at_deadlines.buckets),
     SLOT("_chunk", at_deadlines.chunk),
     SLOT("_low", at_deadlines.low),
     SLOT("_high", at_deadlines.high),
@@ -372,10 +373,13 @@ static const Slot deadlines_slots[] = {
     SLOT("new_chunk", at_deadlines.new_chunk),
     {NULL, 0},
 };
+static const Slot bucket_slots[] = {SLOT("chunks", at_bucket.chunks), {NULL, 0}};
 static const Slot chunk_slots[] = {
+    SLOT("bucket", at_chunk.bucket),
     SLOT("entries", at_chunk.entries),
     SLOT("gone", at_chunk.gone),
     SLOT("limit", at_chunk.limit),
+    SLOT("place", at_chunk.place),
     {NULL, 0},
 };
 static const Slot entry_slots[] = {
@@ -407,6 +411,7 @@ static const Slot bounds_slots[] = {
 static const Slot no_slots[] = {{NULL, 0}};
 
 #define S3FIFO_MODULE "quickcache_core.eviction_policy.s3fifo"
+#define WHEEL_MODULE "quickcache_core.store.deadlines"
 #define QUEUE_MODULE "quickcache_core.eviction_policy._queue"
 
 static const struct {
@@ -415,8 +420,9 @@ static const struct {
     const Slot *slots;
 } classes[] = {
     {"quickcache_core.store.population", "Population", offsetof(State, population), population_slots},
-    {"quickcache_core.store.deadlines", "Deadlines", offsetof(State, deadlines_type), deadlines_slots},
-    {"quickcache_core.store.deadlines", "Chunk", offsetof(State, chunk_type), chunk_slots},
+    {WHEEL_MODULE, "Deadlines", offsetof(State, deadlines_type), deadlines_slots},
+    {WHEEL_MODULE, "Bucket", offsetof(State, bucket_type), bucket_slots},
+    {WHEEL_MODULE, "Chunk", offsetof(State, chunk_type), chunk_slots},
     {"quickcache_core.entry", "Entry", offsetof(State, entry_type), entry_slots},
     {S3FIFO_MODULE, "S3FIFOEvictionPolicy", offsetof(State, s3fifo), s3fifo_slots},
     {"quickcache_core.store.write_lock", "WriteLock", offsetof(State, lock_type), lock_slots},
@@ -461,14 +467,18 @@ find_objects(State *state)
 {
     if ((state->forever = attribute_of("quickcache_core.entry", "FOREVER")) == NULL ||
         (state->gone = attribute_of("quickcache_core.entry", "GONE")) == NULL ||
-        (state->zero = PyLong_FromLong(0)) == NULL ||
+        (state->zero = PyLong_FromLong(0)) == NULL || (state->nil = PyFloat_FromDouble(0.0)) == NULL ||
+        (state->nowhere = attribute_of(WHEEL_MODULE, "_NOWHERE")) == NULL ||
         (state->ttl_name = PyUnicode_InternFromString("ttl_sec")) == NULL ||
         (state->monotonic = attribute_of("time", "monotonic")) == NULL) {
         return -1;
     }
     state->least = number_of(S3FIFO_MODULE, "_LEAST");
     state->most = number_of(S3FIFO_MODULE, "_MOST");
-    state->chunk_size = (Py_ssize_t)number_of("quickcache_core.store.deadlines", "_CHUNK_SIZE");
+    state->ticks_per_second = number_of(WHEEL_MODULE, "_TICKS_PER_SECOND");
+    state->fine_bits = number_of(WHEEL_MODULE, "_FINE_BITS");
+    state->chunk_size = (Py_ssize_t)number_of(WHEEL_MODULE, "_CHUNK_SIZE");
+    state->sparse = (Py_ssize_t)number_of(WHEEL_MODULE, "_SPARSE");
     if (PyErr_Occurred()) {
         return -1;
     }
@@ -546,6 +556,7 @@ visit(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->writer_type);
     Py_VISIT(state->gate_type);
     Py_VISIT(state->door_type);
+    Py_VISIT(state->nowhere);
     Py_VISIT(state->monotonic);
     return 0;
 }
@@ -565,6 +576,8 @@ release(void *module)
     Py_CLEAR(state->forever);
     Py_CLEAR(state->gone);
     Py_CLEAR(state->zero);
+    Py_CLEAR(state->nil);
+    Py_CLEAR(state->nowhere);
     Py_CLEAR(state->ttl_name);
     Py_CLEAR(state->monotonic);
     Py_CLEAR(state->spare);

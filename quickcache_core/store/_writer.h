@@ -12,21 +12,23 @@ typedef struct {
 } Counts;
 
 typedef struct {
-    PyTypeObject *counters, *population, *deadlines_type, *chunk_type, *entry_type, *s3fifo;
+    PyTypeObject *counters, *population, *deadlines_type, *bucket_type, *chunk_type, *entry_type, *s3fifo;
     PyTypeObject *queue_type, *ghost_type, *lock_type, *bounds_type;
     PyTypeObject *writer_type, *gate_type, *door_type;
-    PyObject *forever, *gone, *zero, *monotonic;
+    PyObject *forever, *gone, *zero, *nil, *nowhere, *monotonic;
     PyCFunction monotonic_function;
     PyObject *ttl_name;
     double least, most; /* of the target of s3fifo, as shares of the capacity */
-    Py_ssize_t chunk_size;
+    double ticks_per_second, fine_bits;
+    Py_ssize_t chunk_size, sparse;
     /* Offsets of slots, by class. */
     struct { Py_ssize_t counts; } at_counters;
     struct {
         Py_ssize_t entries, deadlines, counters, loads, removals, unfinished, policy, may_swap, plain_keys, now;
     } at_population;
-    struct { Py_ssize_t chunk, low, high, next_due, new_chunk; } at_deadlines;
-    struct { Py_ssize_t entries, gone, limit; } at_chunk;
+    struct { Py_ssize_t buckets, chunk, low, high, next_due, new_chunk; } at_deadlines;
+    struct { Py_ssize_t chunks; } at_bucket;
+    struct { Py_ssize_t bucket, entries, gone, limit, place; } at_chunk;
     struct { Py_ssize_t key, value, deadline, frequency, queue, chunk, index; } at_entry;
     struct { Py_ssize_t capacity, filling, main, main_ghost, small, small_ghost, target; } at_s3fifo;
     struct { Py_ssize_t busy, postponed; } at_lock;

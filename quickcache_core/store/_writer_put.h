@@ -15,6 +15,7 @@ writes to the reference. */
 #define QUICKCACHE_WRITER_PUT_H
 
 #include "_writer_s3fifo.h"
+#include "_writer_wheel.h"
 
 typedef struct {
     PyObject_HEAD
@@ -124,59 +125,6 @@ overwrite(Write *write, PyObject *entry)
     return DONE;
 }
 
-/* The list that takes an entry with this deadline, and nothing else to do about it; NULL if there is more. */
-static inline PyObject *
-chunk_for(const Write *write, PyObject **chunk)
-{
-    const State *state = write->state;
-    *chunk = at(write->deadlines, state->at_deadlines.chunk);
-    if (!is(*chunk, state->chunk_type)) {
-        return NULL;
-    }
-    PyObject *list = at(*chunk, state->at_chunk.entries);
-    if (!is(list, &PyList_Type) || PyList_GET_SIZE(list) >= state->chunk_size ||
-        !(float_at(write->deadlines, state->at_deadlines.low) <= write->deadline) ||
-        !(write->deadline < float_at(write->deadlines, state->at_deadlines.high))) {
-        return NULL;
-    }
-    return list;
-}
-
-/* Whether an entry can leave the wheel, or isn't in it, without more than a gap in its chunk. */
-static inline int
-can_discard(const State *state, PyObject *entry)
-{
-    if (at(entry, state->at_entry.deadline) == state->forever) {
-        return 1;
-    }
-    PyObject *chunk = at(entry, state->at_entry.chunk);
-    if (!is(chunk, state->chunk_type)) {
-        return 0;
-    }
-    PyObject *list = at(chunk, state->at_chunk.entries);
-    long index = small_int_at(entry, state->at_entry.index);
-    long gone = small_int_at(chunk, state->at_chunk.gone), limit = small_int_at(chunk, state->at_chunk.limit);
-    return is(list, &PyList_Type) && index >= 0 && index < PyList_GET_SIZE(list) &&
-           PyList_GET_ITEM(list, index) == entry && gone >= 0 && gone + 1 < limit;
-}
-
-/* As `Deadlines.discard`, after `can_discard`. */
-static inline int
-discard(const State *state, PyObject *entry)
-{
-    PyObject *chunk = at(entry, state->at_entry.chunk);
-    PyObject *gone = PyLong_FromLong(small_int_at(chunk, state->at_chunk.gone) + 1);
-    if (gone == NULL) {
-        return FAILED;
-    }
-    long index = small_int_at(entry, state->at_entry.index);
-    PyObject *list = at(chunk, state->at_chunk.entries);
-    PyList_SET_ITEM(list, index, Py_NewRef(Py_None));
-    Py_DECREF(entry);
-    Py_DECREF(exchange_slot(chunk, state->at_chunk.gone, gone));
-    return DONE;
-}
-
 /* As `Population.leave`, of one who is in the queue still. Gives the victim, and its value. */
 static int
 evict(Write *write, S3FIFO *books, PyObject **left, PyObject **value)
@@ -189,16 +137,13 @@ evict(Write *write, S3FIFO *books, PyObject **left, PyObject **value)
     if (chosen != DONE) {
         return chosen;
     }
-    if (!is(victim, state->entry_type) || !can_discard(state, victim)) {
-        return REFER;
-    }
+    int how = is(victim, state->entry_type) ? departure(state, victim) : UNKNOWN;
     PyObject *key = at(victim, state->at_entry.key);
-    if (!is(key, &PyUnicode_Type)) {
+    if (how == UNKNOWN || !is(key, &PyUnicode_Type)) {
         return REFER;
     }
-    int timed = at(victim, state->at_entry.deadline) != state->forever;
     if (ghost_add(queue == books->small ? books->small_ghost : books->main_ghost, PyObject_Hash(key)) < 0 ||
-        PyDict_DelItem(write->entries, key) < 0 || (timed && discard(state, victim) < 0)) {
+        PyDict_DelItem(write->entries, key) < 0 || discard(write, victim, how) < 0) {
         return FAILED;
     }
     *left = queue_take(queue, line);
@@ -305,8 +250,7 @@ insert(Write *write)
     S3FIFO books;
     PyObject *chunk = NULL, *list = NULL;
     if (at(write->population, state->at_population.plain_keys) != Py_True ||
-        !s3fifo_open(state, at(write->population, state->at_population.policy), &books) ||
-        (write->deadline != INFINITY && (list = chunk_for(write, &chunk)) == NULL)) {
+        !s3fifo_open(state, at(write->population, state->at_population.policy), &books)) {
         return REFER;
     }
     Py_ssize_t size = PyDict_GET_SIZE(write->entries);
@@ -318,18 +262,26 @@ insert(Write *write)
     if (s3fifo_reserve(&books) < 0) {
         return FAILED;
     }
+    if (write->deadline != INFINITY && (list = list_for(write, &chunk)) == NULL) {
+        return PyErr_Occurred() ? FAILED : REFER;
+    }
     PyObject *left = NULL, *value = NULL;
+    int done = DONE;
     if (full) {
-        int evicted = evict(write, &books, &left, &value);
-        /* The target stays, and so does the room that was reserved: at most it was used, and is seen to again. */
-        if (evicted != DONE) {
-            return evicted;
+        done = evict(write, &books, &left, &value);
+        if (done == DONE && list != NULL && (list = list_for(write, &chunk)) == NULL) {
+            /* The chunk was given up with the one who left, and the next is full. The reference finds room in the
+               table, and begins another chunk. */
+            done = PyErr_Occurred() ? FAILED : REFER;
         }
     }
     else if (size >= write->counts->peak_valid_keys) {
         note_peak(write, size + 1);
     }
-    int done = s3fifo_reserve(&books) < 0 ? FAILED : admit(write, &books, chunk, list);
+    if (done == DONE) {
+        /* Those who went round may have taken what was reserved. */
+        done = s3fifo_reserve(&books) < 0 ? FAILED : admit(write, &books, chunk, list);
+    }
     if (left != NULL) {
         let_go(write->state, left);
     }
