@@ -1,4 +1,4 @@
-"""Hatch's hook that compiles what there is in C, for a wheel or an editable install, where there is a compiler."""
+"""Hatch's hook that compiles what is in C for a wheel or an editable install, where there is a compiler."""
 
 from __future__ import annotations
 

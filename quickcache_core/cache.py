@@ -192,7 +192,7 @@ class QuickCache:
             self.aget = self._aget_aside  # type: ignore[method-assign]
 
     def _new_gate(self, store: Store) -> Any:
-        """What `set` needs to go past Python; None if there is more to do than to put a value into a store."""
+        """What `set` needs to do without Python; None if it has more to do than to store the value."""
         plain = self._freeze is None and self._life is None and not self._subscriptions
         if plain and type(store) is MemoryStore and store.writer is not None:
             return gate(store.writer, self._default_ttl, self._bounds)

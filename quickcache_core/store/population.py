@@ -190,8 +190,7 @@ class Population:
                 garbage = garbage, self._make_room(bounds, now)
         elif size >= counters.peak_valid_keys:
             self._note_peak(size + 1, now)
-        if key.__class__ is not str:
-            self.plain_keys = False
+        self.plain_keys &= key.__class__ is str
         # As Entry(key, value, deadline), at a third of the cost.
         entry = new_entry(Entry)
         entry.key = key
@@ -265,8 +264,7 @@ class Population:
             self._may_swap = False
             end = entry.end = entry.planned_end()
             keep_out(entry)
-        if entry.key.__class__ is not str:
-            self.plain_keys = False
+        self.plain_keys &= entry.key.__class__ is str
         entries[entry.key] = entry
         self._insert(entry)
         self.counters.sets += 1

@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quickcache_core import QuickCache
+from quickcache_core.compiled import PURE_VARIABLE
 from quickcache_core.entry import FOREVER, GONE, MISSING, Entry, WeighedEntry
 from quickcache_core.errors import InvalidKey, KeyNotFound
 from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.store import table as reference
-from quickcache_core.compiled import PURE_VARIABLE
 from quickcache_core.store.accelerator import ACCELERATED, TABLES
 from quickcache_core.store.table import HookedTable, OrderedTable, Table
 

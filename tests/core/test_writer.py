@@ -7,7 +7,7 @@ import random
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,8 +20,7 @@ from quickcache_core.eviction_policy.queue import EntryQueue
 from quickcache_core.metrics.counters import Counters
 from quickcache_core.store import accelerator, memory
 from quickcache_core.store.population import Population
-from quickcache_core.testing import ManualClock
-from quickcache_core.testing import books
+from quickcache_core.testing import ManualClock, books
 from quickcache_core.testing.books import population_of, store_of
 from tests.core.books import held
 
@@ -57,7 +56,7 @@ def make(clock: Any = None, **settings: Any) -> QuickCache:
 
 
 @pytest.fixture
-def make_reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., QuickCache]]:
+def make_reference(monkeypatch: pytest.MonkeyPatch) -> Callable[..., QuickCache]:
     """Makes caches in which everything about a write is in Python."""
 
     def made(*args: Any, **settings: Any) -> QuickCache:
@@ -72,7 +71,7 @@ def make_reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Qu
         store.clear()
         return cache
 
-    yield made
+    return made
 
 
 class PurePolicy(S3FIFOEvictionPolicy):
@@ -153,9 +152,7 @@ TTLS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("size", [1, 2, 40, 1000])
 @pytest.mark.parametrize("ttls", TTLS)
-def test_the_same_as_the_reference(
-    ttls: str, size: int, make_reference: Callable[..., QuickCache]
-) -> None:
+def test_the_same_as_the_reference(ttls: str, size: int, make_reference: Callable[..., QuickCache]) -> None:
     """Results, entries, queues, ghosts, wheel and counters are the same after whatever is done."""
     chance = random.Random(f"{ttls} {size}")
     clock = ManualClock()
@@ -184,7 +181,10 @@ def test_the_same_as_the_reference(
 def test_churn(ttl: Any, make_reference: Callable[..., QuickCache]) -> None:
     """New keys only, many times what fits: chunks are thinned out, hashes forgotten."""
     clock = ManualClock()
-    caches = make(clock, max_size=3_000, default_ttl=ttl), make_reference(clock, max_size=3_000, default_ttl=ttl)
+    caches = (
+        make(clock, max_size=3_000, default_ttl=ttl),
+        make_reference(clock, max_size=3_000, default_ttl=ttl),
+    )
     keys = [f"k{n}" for n in range(30_000)]
     for cache in caches:
         for number, key in enumerate(keys):
@@ -205,7 +205,7 @@ def test_plain_writes_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
         cache = make(max_size=10, default_ttl=ttl)
         cache.set("a", 0)
 
-        def write(cache: QuickCache = cache) -> None:
+        def write(cache: QuickCache = cache, ttl: Any = ttl) -> None:
             cache.set("a", 1)
             for number in range(30):
                 cache.set(f"k{number}", number)
@@ -455,7 +455,7 @@ def test_memory_does_not_grow(ttl: Any) -> None:
     before = entries()
     cache = make(max_size=500, default_ttl=ttl)
 
-    def churn() -> int:
+    def churn(cache: QuickCache) -> int:
         for number in range(20_000):
             cache.set(f"k{number % 1700}", BIG + number)
         gc.collect()
@@ -463,9 +463,9 @@ def test_memory_does_not_grow(ttl: Any) -> None:
 
     tracemalloc.start()
     try:
-        churn()
-        used = churn()
-        assert churn() < used + 20_000
+        churn(cache)
+        used = churn(cache)
+        assert churn(cache) < used + 20_000
     finally:
         tracemalloc.stop()
     assert entries() <= before + 501 + 500
