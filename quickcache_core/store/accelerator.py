@@ -32,6 +32,20 @@ def writer() -> Any:
     return None if _writer is None else _writer.Writer()
 
 
+def by_writer(put: F) -> F:
+    """Let the writer of a store in C do a `put`, where there is one and it can."""
+    if _writer is None:
+        return put
+
+    @functools.wraps(put)
+    def run(self: Any, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
+        writer = self.writer
+        if writer is None or not writer.put(key, value, ttl, bounds):
+            put(self, key, value, ttl, bounds)
+
+    return cast("F", run)
+
+
 def gate(writer: Any, ttl: float, bounds: Bounds) -> Any:
     """What a `door` needs to write by itself."""
     return _writer.Gate(writer, ttl, bounds)

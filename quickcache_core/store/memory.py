@@ -20,7 +20,7 @@ from quickcache_core.metrics.figures import StoreFigures
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store import loads
-from quickcache_core.store.accelerator import COUNTERS, TABLES, writer
+from quickcache_core.store.accelerator import COUNTERS, TABLES, by_writer, writer
 from quickcache_core.store.base import (
     ABSENT,
     ASK,
@@ -306,9 +306,8 @@ class MemoryStore(Store):
 
     # Writing
 
+    @by_writer
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
-        if self.writer is not None and self.writer.put(key, value, ttl, bounds):
-            return
         # As `exclusive`, written out: this is the hot one, and `with` on a lock costs twice as much. What is
         # called is loaded into a local name first, see `Table`.
         lock = self.lock

@@ -264,7 +264,8 @@ class Population:
             self._may_swap = False
             end = entry.end = entry.planned_end()
             keep_out(entry)
-        self.plain_keys &= entry.key.__class__ is str
+        if entry.key.__class__ is not str:
+            self.plain_keys = False
         entries[entry.key] = entry
         self._insert(entry)
         self.counters.sets += 1
