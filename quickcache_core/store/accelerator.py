@@ -47,7 +47,7 @@ def by_writer(put: F) -> F:
 
 
 def gate(writer: Any, ttl: float, bounds: Bounds) -> Any:
-    """What a `door` needs to write by itself."""
+    """What a `door` needs to write by itself; None if that is more than it knows about."""
     return _writer.Gate(writer, ttl, bounds)
 
 

@@ -106,14 +106,21 @@ def check_contents(dist: Path) -> Path:
     for package in PACKAGES:
         assert f"{package}/py.typed" in names, f"{package} has no py.typed in the wheel"
     assert any(name.endswith("/licenses/LICENSE") for name in names), "no licence in the wheel"
-    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".c"))]
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".c", ".h"))]
     # Where there was a compiler, the wheel is for this Python and this platform alone, and says so.
-    compiled = any("/_table." in name and name.endswith((".so", ".pyd")) for name in names)
+    compiled = all(
+        any(f"/{module}." in name and name.endswith((".so", ".pyd")) for name in names)
+        for module in ("_queue", "_table", "_writer")
+    )
     assert compiled is not wheel.name.endswith("-py3-none-any.whl"), wheel
     with tarfile.open(sdist) as archive:
         members = [name.partition("/")[2] for name in archive.getnames()]
     for needed in (
+        "quickcache_core/_slots.h",
+        "quickcache_core/eviction_policy/_queue.c",
+        "quickcache_core/eviction_policy/_queue.h",
         "quickcache_core/store/_table.c",
+        "quickcache_core/store/_writer.c",
         ".ci/build_table.py",
         "pyproject.toml",
         "README.md",
