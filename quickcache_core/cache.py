@@ -39,6 +39,7 @@ from quickcache_core.lock import Lock, Locks
 from quickcache_core.metrics.control import Control
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.metrics.snapshot import MetricsSnapshot
+from quickcache_core.serializer.isolation import kept_types
 from quickcache_core.sizing import AutoSizer
 from quickcache_core.store.accelerator import door, gate
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, Store
@@ -193,9 +194,9 @@ class QuickCache:
 
     def _new_gate(self, store: Store) -> Any:
         """What `set` needs to do without Python; None if it has more to do than to store the value."""
-        plain = self._freeze is None and self._life is None and not self._subscriptions
+        plain = self._life is None and not self._subscriptions
         if plain and type(store) is MemoryStore and store.writer is not None:
-            return gate(store.writer, self._default_ttl, self._bounds)
+            return gate(store.writer, self._default_ttl, self._bounds, kept_types(self._freeze))
         return None
 
     def __repr__(self) -> str:

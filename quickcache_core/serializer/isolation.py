@@ -91,7 +91,13 @@ def _automatic(immutable: frozenset[type]) -> Callable[[Any], Any]:
             return value
         return Frozen(_unpickle, _pickle(value))
 
+    freeze.kept_types = immutable  # type: ignore[attr-defined]
     return freeze
+
+
+def kept_types(freeze: Callable[[Any], Any] | None) -> frozenset[type] | None:
+    """The types whose instances a function of `freezer` returns as they are; None for those of all."""
+    return None if freeze is None else getattr(freeze, "kept_types", frozenset())
 
 
 def _flat(

@@ -8,6 +8,7 @@ typedef struct {
     Writer *writer;
     double ttl; /* INFINITY for FOREVER */
     Room room;
+    PyObject *kept; /* the types whose instances are stored as they are; NULL for all */
 } Gate;
 
 typedef struct {
@@ -153,13 +154,13 @@ static PyObject *
 gate_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     const State *state = state_of(type);
-    PyObject *writer, *ttl, *bounds;
-    if (state == NULL || !PyArg_ParseTuple(args, "O!OO", state->writer_type, &writer, &ttl, &bounds)) {
+    PyObject *writer, *ttl, *bounds, *kept;
+    if (state == NULL || !PyArg_ParseTuple(args, "O!OOO", state->writer_type, &writer, &ttl, &bounds, &kept)) {
         return NULL;
     }
     Room room;
     double seconds_left = seconds(state, ttl);
-    if (seconds_left < 0.0 || !read_room(state, bounds, &room)) {
+    if (seconds_left < 0.0 || !read_room(state, bounds, &room) || (kept != Py_None && !PyFrozenSet_CheckExact(kept))) {
         /* No reason to fail: without a gate the reference does all. */
         Py_RETURN_NONE;
     }
@@ -168,8 +169,24 @@ gate_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         self->writer = (Writer *)Py_NewRef(writer);
         self->ttl = seconds_left;
         self->room = room;
+        self->kept = kept == Py_None ? NULL : Py_NewRef(kept);
     }
     return (PyObject *)self;
+}
+
+/* Whether the value is stored as it is. */
+static inline int
+is_kept(const Gate *gate, PyObject *value)
+{
+    if (gate->kept == NULL) {
+        return 1;
+    }
+    int kept = PySet_Contains(gate->kept, (PyObject *)Py_TYPE(value));
+    if (kept < 0) {
+        /* A metaclass that compares in a way of its own, and fails: that is the reference's to tell. */
+        PyErr_Clear();
+    }
+    return kept > 0;
 }
 
 static int
@@ -177,6 +194,7 @@ gate_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(((Gate *)object)->writer);
+    Py_VISIT(((Gate *)object)->kept);
     return 0;
 }
 
@@ -186,6 +204,7 @@ gate_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     Py_XDECREF(((Gate *)object)->writer);
+    Py_XDECREF(((Gate *)object)->kept);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -206,6 +225,20 @@ static PyType_Spec gate_spec = {
 
 /* Door */
 
+static inline int
+pass(State *state, const Gate *gate, PyObject *key, PyObject *value, PyObject *ttl)
+{
+    double length = gate->ttl;
+    if (ttl != Py_None) {
+        /* FOREVER is no duration that callers may give. */
+        length = ttl == state->forever ? -1.0 : seconds(state, ttl);
+    }
+    if (length < 0.0 || !is_kept(gate, value)) {
+        return REFER;
+    }
+    return run(state, gate->writer, key, value, length, gate->room);
+}
+
 /* `set(self, key, value, ttl_sec=None, **more)` */
 static PyObject *
 door_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names)
@@ -223,18 +256,17 @@ door_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names
         plain = 1;
         ttl = args[3];
     }
+    PyObject *gate = NULL;
     if (plain && door->owner != NULL && PyObject_TypeCheck(args[0], door->owner) && PyUnicode_CheckExact(args[1])) {
-        PyObject *gate = at(args[0], door->gate);
-        double length = ttl == Py_None ? 0.0 : ttl == state->forever ? -1.0 : seconds(state, ttl);
-        if (is(gate, state->gate_type) && length >= 0.0) {
-            /* Kept for as long as it is used: Python code that runs meanwhile may give the cache another one. */
-            Writer *writer = (Writer *)Py_NewRef(((Gate *)gate)->writer);
-            double left = ttl == Py_None ? ((Gate *)gate)->ttl : length;
-            int done = run(state, writer, args[1], args[2], left, ((Gate *)gate)->room);
-            Py_DECREF(writer);
-            if (done != REFER) {
-                return done < 0 ? NULL : Py_NewRef(Py_None);
-            }
+        gate = at(args[0], door->gate);
+    }
+    if (is(gate, state->gate_type)) {
+        /* Kept for as long as it is used: Python code that runs meanwhile may give the cache another one. */
+        Py_INCREF(gate);
+        int done = pass(state, (Gate *)gate, args[1], args[2], ttl);
+        Py_DECREF(gate);
+        if (done != REFER) {
+            return done < 0 ? NULL : Py_NewRef(Py_None);
         }
     }
     return PyObject_Vectorcall(door->function, args, flags, names);

@@ -46,9 +46,9 @@ def by_writer(put: F) -> F:
     return cast("F", run)
 
 
-def gate(writer: Any, ttl: float, bounds: Bounds) -> Any:
+def gate(writer: Any, ttl: float, bounds: Bounds, kept: frozenset[type] | None) -> Any:
     """What a `door` needs to write by itself; None if that is more than it knows about."""
-    return _writer.Gate(writer, ttl, bounds)
+    return _writer.Gate(writer, ttl, bounds, kept)
 
 
 def door(method: F) -> F:

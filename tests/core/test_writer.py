@@ -222,6 +222,32 @@ def test_plain_writes_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 90 < cache.ttl("b") <= 90.5
 
 
+@pytest.mark.parametrize("isolation", ["auto", "copy"])
+def test_values_that_can_be_changed(isolation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are never handed out; what nobody can change goes past Python with `auto`."""
+    cache = make(isolation=isolation, serializer="pickle")
+    cache.set("a", 0)
+    put = store_of(cache).put
+    for value, kept in [
+        ("text", True),
+        (1, True),
+        (None, True),
+        (Text("b"), False),
+        ([1], False),
+        ({}, False),
+    ]:
+        calls = []
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, "_put", lambda *args, calls=calls: (calls.append(1), put(*args))[1])
+            cache.set("a", value)
+        assert (not calls) is (kept and isolation == "auto")
+        assert cache.get("a") == value
+    stored: list[int] = []
+    cache.set("a", stored)
+    stored.append(1)
+    assert cache.get("a") == []
+
+
 LEFT: dict[str, tuple[dict[str, Any], Callable[[QuickCache], object]]] = {
     "a shorter TTL": ({}, lambda cache: (cache.set("a", 1, 60), cache.set("a", 1, 50))),
     "a TTL for an entry without": ({}, lambda cache: cache.set("a", 1, 60)),
