@@ -135,9 +135,12 @@ def check_contents(dist: Path) -> Path:
 
 
 def in_c(wheel: Path) -> str:
-    """Code that fails unless the hot table is the one that belongs to `wheel`."""
+    """Code that fails unless what is in C is in use exactly if `wheel` has it."""
     expected = not wheel.name.endswith("-py3-none-any.whl")
-    return f"from quickcache_core.store.accelerator import ACCELERATED; assert ACCELERATED is {expected}\n"
+    return (
+        f"from quickcache_core.store import accelerator; assert accelerator.ACCELERATED is {expected}\n"
+        f"assert (accelerator.writer() is not None) is {expected}\n"
+    )
 
 
 def use(wheel: Path, extra: str, code: str) -> bool:
