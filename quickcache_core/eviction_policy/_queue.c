@@ -72,7 +72,7 @@ queue_popleft(PyObject *object, PyObject *unused)
 {
     Queue *self = (Queue *)object;
     Line *line;
-    if (queue_oldest(self, &line) == NULL) {
+    if (queue_oldest(self, &line, NULL) == NULL) {
         if (!PyErr_Occurred()) {
             PyErr_SetString(PyExc_IndexError, "there is no live entry");
         }

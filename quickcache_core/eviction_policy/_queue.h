@@ -142,9 +142,10 @@ queue_push(Queue *queue, PyObject *entry)
 }
 
 /* The oldest live entry, which stays, and the line that it is in; NULL without an exception if there is none. What
-   is dead before it is dropped. A borrowed reference. */
+   is dead before it is dropped; or, since a finaliser may hang on to it, added to the `garbage` of who is in the
+   middle of a change, linked by the slots that had the queue. A borrowed reference. */
 static inline PyObject *
-queue_oldest(Queue *queue, Line **line)
+queue_oldest(Queue *queue, Line **line, PyObject **garbage)
 {
     for (;;) {
         *line = queue->front.size ? &queue->front : &queue->back;
@@ -158,6 +159,23 @@ queue_oldest(Queue *queue, Line **line)
         }
         entry = line_pop(queue, *line);
         queue->dead--;
+        if (garbage == NULL) {
+            Py_DECREF(entry);
+        }
+        else {
+            Py_XDECREF(exchange_slot(entry, queue->queue, *garbage)); /* not the last: the policy has the queue */
+            *garbage = entry;
+        }
+    }
+}
+
+/* Drop what `queue_oldest` found dead; `link` is the offset of the slot. */
+static inline void
+drop_garbage(PyObject *garbage, Py_ssize_t link)
+{
+    while (garbage != NULL) {
+        PyObject *entry = garbage;
+        garbage = exchange_slot(entry, link, NULL);
         Py_DECREF(entry);
     }
 }

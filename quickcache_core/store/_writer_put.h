@@ -286,6 +286,7 @@ insert(Write *write)
         let_go(write->state, left);
     }
     Py_XDECREF(value);
+    drop_garbage(books.garbage, state->at_entry.queue);
     return done;
 }
 

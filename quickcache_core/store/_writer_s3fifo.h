@@ -10,6 +10,7 @@ typedef struct {
     Queue *small, *main;
     Ghost *small_ghost, *main_ghost;
     double target;
+    PyObject *garbage; /* dead entries that were found, to be dropped in the end */
 } S3FIFO;
 
 /* Whether the policy is one that is known here. */
@@ -28,6 +29,7 @@ s3fifo_open(const State *state, PyObject *policy, S3FIFO *books)
         return 0;
     }
     books->policy = policy;
+    books->garbage = NULL;
     books->small = (Queue *)small;
     books->main = (Queue *)main;
     books->small_ghost = (Ghost *)small_ghost;
@@ -61,7 +63,7 @@ s3fifo_choose(const State *state, S3FIFO *books, PyObject **victim, Queue **queu
     for (;;) {
         int from_small = (double)books->small->live >= books->target || books->main->live == 0;
         *queue = from_small ? books->small : books->main;
-        PyObject *entry = queue_oldest(*queue, line);
+        PyObject *entry = queue_oldest(*queue, line, &books->garbage);
         if (entry == NULL) {
             return PyErr_Occurred() ? FAILED : REFER;
         }
@@ -135,7 +137,7 @@ s3fifo_insert(const State *state, S3FIFO *books, PyObject *entry, Py_hash_t dige
     if (returns == REFER && at(books->policy, state->at_s3fifo.filling) == Py_True &&
         (double)books->small->live > books->target) {
         Line *line;
-        PyObject *oldest = queue_oldest(books->small, &line);
+        PyObject *oldest = queue_oldest(books->small, &line, &books->garbage);
         if (oldest != NULL) {
             oldest = queue_take(books->small, line);
             queue_push(books->main, oldest);
