@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,24 @@ def put_beside_source(built: Path, place: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
+def number_of(root: Path, sources: list[Path]) -> int:
+    """Tells files that were compiled of different sources from each other."""
+    headers = sorted((root / "quickcache_core").rglob("*.h"))
+    return zlib.crc32(b"".join(path.read_bytes() for path in [*sources, *headers])) & 0x7FFF_FFFF
+
+
 def compiled(root: Path, folder: Path) -> dict[Path, Path]:
     """What was built, and where in the package each belongs."""
     # Here, so that nothing is asked of it where nothing is built.
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
-    extensions = [Extension(name, [str(root / f"{name.replace('.', '/')}.c")]) for name in MODULES]
+    sources = [root / f"{name.replace('.', '/')}.c" for name in MODULES]
+    macros: list[tuple[str, str | None]] = [("QUICKCACHE_BUILD", str(number_of(root, sources)))]
+    extensions = [
+        Extension(name, [str(source)], define_macros=macros)
+        for name, source in zip(MODULES, sources, strict=True)
+    ]
     command = build_ext(Distribution({"name": "quickcache-web", "ext_modules": extensions}))
     command.build_lib = str(folder)
     command.build_temp = str(folder / "objects")

@@ -47,6 +47,11 @@ monotonic(void)
 #endif
 }
 
+/* What was compiled together has the same number: see `.ci/build_table.py`. */
+#ifndef QUICKCACHE_BUILD
+#define QUICKCACHE_BUILD 0
+#endif
+
 static inline int
 not_ours(const char *what)
 {

@@ -12,10 +12,13 @@ PURE_VARIABLE: Final = "QUICKCACHE_PURE"
 
 
 def found(name: str) -> ModuleType | None:
-    """The module in C of that name; None where it isn't built, is for another Python, or was refused."""
+    """The module in C of that name; None where it isn't built, was refused, or is for another Python.
+
+    Nor is one used that doesn't find what it looks for, since it was built for other versions of the classes.
+    """
     if os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):
         return None
     try:
         return import_module(name)
-    except ImportError:
+    except (AttributeError, ImportError, TypeError):
         return None

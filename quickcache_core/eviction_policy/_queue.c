@@ -421,6 +421,9 @@ fill(PyObject *module)
     PyErr_SetString(PyExc_ImportError, "not in a free-threaded build");
     return -1;
 #endif
+    if (PyModule_AddIntConstant(module, "BUILD", QUICKCACHE_BUILD) < 0) {
+        return -1;
+    }
     State *state = PyModule_GetState(module);
     state->entry_type = type_of("quickcache_core.entry", "Entry");
     if (state->entry_type == NULL ||

@@ -414,7 +414,7 @@ static int
 fill(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    if (find_classes(state) < 0 || find_objects(state) < 0 || add_counters(module, state) < 0) {
+    if (check_build() < 0 || find_classes(state) < 0 || find_objects(state) < 0 || add_counters(module, state) < 0) {
         return -1;
     }
     struct { PyType_Spec *spec; PyTypeObject **type; } types[] = {

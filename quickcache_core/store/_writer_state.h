@@ -118,6 +118,14 @@ number_of(const char *module, const char *name)
     return value;
 }
 
+/* The structures of queues are shared with another module, whose file may be older. */
+static int
+check_build(void)
+{
+    double build = number_of(QUEUE_MODULE, "BUILD");
+    return PyErr_Occurred() ? -1 : build == QUICKCACHE_BUILD ? 0 : not_ours(QUEUE_MODULE);
+}
+
 static int
 find_objects(State *state)
 {

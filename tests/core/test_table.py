@@ -788,3 +788,17 @@ def test_this_page_with_checks_of_memory() -> None:
     options = [__file__, "-q", "-m", "not slow", "-p", "no:xdist", "-p", "no:cacheprovider"]
     code = f"import pytest, sys; sys.exit(pytest.main({options}))"
     run_python(code, PYTHONMALLOC="debug", PYTHONFAULTHANDLER="1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["del Population._may_swap", "from quickcache_core.store import deadlines; del deadlines._SPARSE"],
+)
+def test_what_was_built_for_other_classes_is_not_used(change: str) -> None:
+    code = (
+        f"from quickcache_core.compiled import found; import sys;"
+        "from quickcache_core.store.population import Population;"
+        f"{change}; sys.modules.pop('quickcache_core.store._writer', None);"
+        "print(found('quickcache_core.store._writer'))"
+    )
+    assert run_python(code).split() == ["None"]
