@@ -304,13 +304,30 @@ door_set_name(PyObject *object, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O", &PyType_Type, &owner, &name)) {
         return NULL;
     }
+    if (self->owner != NULL) {
+        /* Another class has it as well, maybe under another name, and needn't be a cache. */
+        Py_RETURN_NONE;
+    }
     Py_ssize_t gate = offset_of(owner, "_gate");
     if (gate < 0) {
         return NULL;
     }
     self->gate = gate;
-    Py_XSETREF(self->owner, (PyTypeObject *)Py_NewRef(owner));
+    self->owner = (PyTypeObject *)Py_NewRef(owner);
     Py_RETURN_NONE;
+}
+
+/* As functions are pickled and copied: by name. */
+static PyObject *
+door_reduce(PyObject *self, PyObject *unused)
+{
+    return PyObject_GetAttrString(self, "__qualname__");
+}
+
+static PyObject *
+door_repr(PyObject *self)
+{
+    return PyObject_Repr(((Door *)self)->function);
 }
 
 static int
@@ -346,6 +363,7 @@ door_dealloc(PyObject *object)
 
 static PyMethodDef door_methods[] = {
     {"__set_name__", door_set_name, METH_VARARGS, NULL},
+    {"__reduce__", door_reduce, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -366,6 +384,7 @@ static PyType_Slot door_slots[] = {
     {Py_tp_traverse, door_traverse},
     {Py_tp_clear, door_clear},
     {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_repr, door_repr},
     {Py_tp_descr_get, door_get},
     {Py_tp_methods, door_methods},
     {Py_tp_members, door_members},

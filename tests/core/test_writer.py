@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import random
 import sys
 import threading
@@ -19,6 +21,7 @@ from quickcache_core.eviction_policy import S3FIFOEvictionPolicy, s3fifo
 from quickcache_core.eviction_policy.queue import EntryQueue
 from quickcache_core.metrics.counters import Counters
 from quickcache_core.store import accelerator, memory
+from quickcache_core.store.life import Life
 from quickcache_core.store.population import Population
 from quickcache_core.testing import ManualClock, books
 from quickcache_core.testing.books import population_of, store_of
@@ -608,3 +611,63 @@ def test_a_ghost_is_as_the_reference(spread: int) -> None:
                     if digest != -1:
                         assert (digest in ghosts[0].new) == (digest in ghosts[1].new)
                         assert (digest in ghosts[0].old) == (digest in ghosts[1].old)
+
+
+class Tag(str):
+    """An etag that is told when nobody has it any more."""
+
+    told: Callable[[], object] = staticmethod(lambda: None)
+
+    def __del__(self) -> None:
+        type(self).told()
+
+
+@pytest.mark.parametrize("same_key", [False, True])
+def test_dead_entries_whose_finalisers_write(same_key: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue has what left the cache for a while, and may be the last to have it."""
+    cache, other, chance = make(max_size=10), make(max_size=10_000), random.Random(7)
+    key, told = "", 0
+
+    def write() -> None:
+        nonlocal told
+        told += 1
+        name = f"{told}"
+        if same_key:
+            cache.set(key, -1)
+        other.set(name, 1)  # takes the spare entry
+
+    for number in range(2000):
+        key = f"{chance.randrange(20)}"
+        if chance.random() < 0.2:
+            store_of(cache).put_with(key, number, Life(FOREVER, etag=Tag("e")), cache._bounds)
+            if chance.random() < 0.7:
+                cache.delete(key, missing_ok=True)
+        else:
+            with monkeypatch.context() as patch:
+                patch.setattr(Tag, "told", staticmethod(write))
+                cache.set(key, number)
+        assert len(cache) <= 10
+    check_books(cache)
+    check_books(other)
+    assert told > 50
+    assert len(other) == told
+
+
+def test_set_under_other_names() -> None:
+    class Facade:
+        put = QuickCache.set
+
+    class Named(QuickCache):
+        put = QuickCache.set
+
+    cache = Named(QuickCacheConfig(default_ttl=NEVER))
+    cache.put("a", 1)
+    Facade.put(cache, "b", 2)  # type: ignore[arg-type]
+    assert (cache.get("a"), cache.get("b")) == (1, 2)
+    assert vars(QuickCache)["set"].__wrapped__.__name__ == "set"
+
+
+def test_set_is_pickled_and_shown_as_the_function_that_it_was() -> None:
+    assert pickle.loads(pickle.dumps(QuickCache.set)) is QuickCache.set
+    assert copy.deepcopy(QuickCache.set) is QuickCache.set
+    assert repr(QuickCache.set).startswith("<function QuickCache.set at ")
