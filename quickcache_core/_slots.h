@@ -10,6 +10,23 @@
 #include <structmember.h>
 #include <time.h>
 
+/* Of a module that `fill` fills: one for each interpreter, with or without a GIL. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define MODULE_SLOTS(fill)                                                                               \
+    {                                                                                                    \
+        {Py_mod_exec, (void *)(fill)}, {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}, \
+            {Py_mod_gil, Py_MOD_GIL_NOT_USED}, {0, NULL},                                                \
+    }
+#elif PY_VERSION_HEX >= 0x030C0000
+#define MODULE_SLOTS(fill)                                                                               \
+    {                                                                                                    \
+        {Py_mod_exec, (void *)(fill)}, {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}, \
+            {0, NULL},                                                                                   \
+    }
+#else
+#define MODULE_SLOTS(fill) {{Py_mod_exec, (void *)(fill)}, {0, NULL}}
+#endif
+
 static inline PyObject **
 slot_at(PyObject *object, Py_ssize_t offset)
 {

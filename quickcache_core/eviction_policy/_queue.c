@@ -465,16 +465,7 @@ release(void *module)
     Py_CLEAR(state->digests_type);
 }
 
-static PyModuleDef_Slot module_slots[] = {
-    {Py_mod_exec, fill},
-#if PY_VERSION_HEX >= 0x030C0000
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#endif
-#if PY_VERSION_HEX >= 0x030D0000
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
-#endif
-    {0, NULL},
-};
+static PyModuleDef_Slot module_slots[] = MODULE_SLOTS(fill);
 
 static struct PyModuleDef queue_module = {
     PyModuleDef_HEAD_INIT,

@@ -35,12 +35,15 @@ def test_nothing_older_than_the_bound(
 ) -> None:
     """Under kill -9, SIGSTOP of workers and of the server, cut and silent connections, forks and pauses."""
     seconds = max(coherence_seconds * share, AT_LEAST)
-    outcome = run(Plan(str(tmp_path), "", seconds, chaos=chaos, settings=settings))
-    assert not outcome.violations, outcome
-    counts = outcome.counts
-    # A tenth of what it does beside other work; without some work it would prove nothing.
-    assert counts["sets"] > seconds, outcome
-    assert counts["hits"] > 20 * seconds, outcome
+    # Without some work it would prove nothing, and a busy machine takes longer for it.
+    for patience in (1, 3, 9):
+        outcome = run(Plan(str(tmp_path), "", seconds * patience, chaos=chaos, settings=settings))
+        assert not outcome.violations, outcome
+        counts = outcome.counts
+        if counts["sets"] > 5 * seconds and counts["hits"] > 100 * seconds:
+            break
+    assert counts["sets"] > 5 * seconds, outcome
+    assert counts["hits"] > 100 * seconds, outcome
     assert counts["excused"] < counts["gets"] / 100, outcome
     if not chaos:
         assert counts["unavailable"] == counts["unknown"] == counts["excused"] == 0, outcome
