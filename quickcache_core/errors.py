@@ -135,10 +135,19 @@ class SerializationError(QuickCacheError):
 
     code = "SERIALIZATION_ERROR"
 
-    def __init__(self, message: str, *, key: str | None = None, serializer: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        serializer: str | None = None,
+        lacks: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.key = key
         self.serializer = serializer
+        self.lacks = lacks
+        """The field of the configuration that is missing; adapters name it as they call it."""
 
 
 class ValueTooLarge(QuickCacheError, ValueError):

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Iterable, Mapping
 from copy import copy
 from datetime import timedelta
-from pickle import PicklingError
 from types import MappingProxyType
 from typing import Any, Final, Self, Unpack
 
@@ -43,6 +42,7 @@ from quickcache_flask.conf import (
     read_settings,
     secrets_of,
     ttl_of,
+    unpicklable,
 )
 
 _AFTER_PREFIX = "\x1f"
@@ -250,7 +250,7 @@ class QuickCache(BaseCache):
             else:
                 self.engine.set(key, value, ttl)
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
         return True
 
     def add(self, key: str, value: Any, timeout: float | timedelta | None = None) -> bool:
@@ -265,7 +265,7 @@ class QuickCache(BaseCache):
         try:
             return self.engine.add(key, value, ttl, exist_ok=True)
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
 
     def set_many(
         self, mapping: dict[str, Any], timeout: float | timedelta | None = None, **life: Any
@@ -287,7 +287,7 @@ class QuickCache(BaseCache):
         try:
             self.engine.set_many(kept, ttl, **self._with_own_tags(life))
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
         return [key for key, key_in_store in zip(mapping, stored, strict=True) if key_in_store not in refused]
 
     def get_or_set(
@@ -309,7 +309,7 @@ class QuickCache(BaseCache):
         try:
             return self._loaded(self.engine.get_or_set(*load, **options))
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
 
     def refresh(
         self,
@@ -325,7 +325,7 @@ class QuickCache(BaseCache):
         try:
             return self._loaded(self.engine.refresh(*load, **options))
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
 
     def invalidate_tags(self, *tags: str) -> None:
         """Remove all entries that carry one of the tags, in constant time per tag; in a store that has a

@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pickle import PicklingError
 from typing import Any
 
 from flask import Flask
 
-from quickcache_core import FIELDS, NEVER, TTL, ConfigError, nearest_option
+from quickcache_core import FIELDS, NEVER, TTL, ConfigError, SerializationError, nearest_option
 from quickcache_core.moving import IN_MEMORY, WITHOUT_EFFECT, former_option, meant_elsewhere
 
 PREFIX = "CACHE_QUICKCACHE_"
@@ -85,6 +86,16 @@ def doubts(app: Flask, config: Mapping[str, Any], settings: Mapping[str, Setting
         if config.get(name):
             hint = former_option(name, 'CACHE_OPTIONS["{}"]'.format)
             yield f"{name} has no effect, and the store is in memory: {hint}"
+
+
+def unpicklable(error: SerializationError) -> PicklingError:
+    """`error` as cachelib says it, in the names of the app's settings."""
+    if error.lacks == "secret":
+        return PicklingError(
+            "The value would have to be signed, since others may read what is stored, and there is no secret "
+            'key: set app.secret_key, at least 16 bytes, or CACHE_OPTIONS["serializer"], such as "json"'
+        )
+    return PicklingError(str(error))
 
 
 def secrets_of(app: Flask) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
-from pickle import PicklingError
 from typing import Any
 
 from flask.globals import _cv_app
@@ -24,7 +23,7 @@ from quickcache_core.decorators import (
     look_up_numbered,
 )
 from quickcache_flask.backend import QuickCache
-from quickcache_flask.conf import ttl_of
+from quickcache_flask.conf import ttl_of, unpicklable
 
 __all__ = ["cached"]
 
@@ -111,7 +110,7 @@ class CachePlace:
         try:
             found = look_up_numbered(engine, backend.key_prefix, key, generations, backend)
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
         return backend._loaded(found) if backend._serializes and found.__class__ is not Missed else found
 
     def fill(self, missed: Missed, loader: Loader) -> Any:
@@ -121,7 +120,7 @@ class CachePlace:
         try:
             return backend._loaded(fill_up(backend.engine, missed.answer, *load, options))
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
 
     def get_or_set(self, key: str, loader: Loader, namespace: str | None) -> Any:
         return self.cache(namespace).get_or_set(key, loader, self._timeout, **self._options)
@@ -132,7 +131,7 @@ class CachePlace:
         try:
             return backend._loaded(await backend.engine.aget_or_set(*load, **options))
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
 
     def refresh(self, key: str, loader: Loader, namespace: str | None) -> Any:
         return self.cache(namespace).refresh(key, loader, self._timeout, **self._options)
@@ -143,7 +142,7 @@ class CachePlace:
         try:
             return backend._loaded(await backend.engine.arefresh(*load, **options))
         except SerializationError as error:
-            raise PicklingError(str(error)) from error
+            raise unpicklable(error) from error
 
     def delete(self, key: str, namespace: str | None) -> bool:
         return self.cache(namespace).delete(key)

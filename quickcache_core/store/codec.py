@@ -181,6 +181,7 @@ class Codec:
             f"Serializer {self._name} needs a signature here, since others may read what is stored, and "
             "there is no secret; set secret=..., or choose another serializer",
             serializer=self._name,
+            lacks="secret",
         )
 
 

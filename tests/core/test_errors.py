@@ -48,8 +48,8 @@ EXAMPLES: dict[type[QuickCacheError], tuple[QuickCacheError, dict[str, Any]]] = 
     InvalidTTL: (InvalidTTL(-1), {"ttl": -1, "field": "ttl_sec"}),
     InvalidKey: (InvalidKey(5), {"key": 5}),
     SerializationError: (
-        SerializationError("no", key="k", serializer="json"),
-        {"key": "k", "serializer": "json"},
+        SerializationError("no", key="k", serializer="json", lacks="secret"),
+        {"key": "k", "serializer": "json", "lacks": "secret"},
     ),
     LoaderTimeout: (LoaderTimeout("k", 0.5), {"key": "k", "seconds": 0.5}),
     LockError: (LockError("k"), {"name": "k"}),

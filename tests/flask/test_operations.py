@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +149,22 @@ def test_what_cannot_be_pickled(backend: QuickCache) -> None:
         with pytest.raises(pickle.PicklingError, match="can't be pickled"):
             write()
     assert backend.get_many("key", "other", "a") == ["old", None, None]
+
+
+def test_no_secret_key(make_backend: Any, tmp_path: Path) -> None:
+    """What would have to be signed can't be stored where others may read it; the error says what to set."""
+    options = {"location": f"shared://{tmp_path}/cache", "max_bytes": 4_000_000}
+    backend = make_backend(CACHE_OPTIONS=options)
+    assert backend.set("plain", "text")
+    for write in (
+        lambda: backend.set("key", {"a": 1}),
+        lambda: backend.add("key", {"a": 1}),
+        lambda: backend.set_many({"key": {"a": 1}}),
+        lambda: backend.get_or_set("key", lambda: {"a": 1}),
+    ):
+        with pytest.raises(pickle.PicklingError, match=r"set app\.secret_key, at least 16 bytes"):
+            write()
+    assert backend.get_many("plain", "key") == ["text", None]
 
 
 @pytest.mark.parametrize("location", ["", "keys that are no strings"])
