@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outcome import Outcome
-from workspace import CACHE, ROOT, environment, interpreter, source
+from workspace import CACHE, ROOT, environment, install, interpreter, source
 
 sys.path.insert(0, str(ROOT))
 from tests.redis.servers import RedisServer
@@ -120,6 +120,7 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
     interpreter(PYTHONS[version])
     name = f"django-{version}"
     python = environment(name, PYTHONS[version], PACKAGES)
+    hot_path = "in C" if install(python) else "in Python"
     django = source(f"django=={version}.*", python)
     tests = CACHE / name / ("baseline" if baseline else "tests")
     result = tests / "result.json"
@@ -155,6 +156,7 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
         )
     shared.cleanup()
     subject = f"{django.name}, Python {PYTHONS[version]}, {backend}"
+    subject += "" if baseline else f", hot path {hot_path}"
     outcome = Outcome(suite=name, subject=subject, seconds=time.monotonic() - began)
     if not result.exists():
         outcome.problems.append(f"the run ended with exit code {finished.returncode} before its tests did")

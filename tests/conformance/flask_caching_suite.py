@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from outcome import Outcome
-from workspace import ROOT, environment, source
+from workspace import ROOT, environment, install, source
 
 PYTHON = "3.11"
 FLASK_CACHING = "flask-caching==2.5.1"
@@ -46,6 +46,7 @@ def run(arguments: list[str]) -> int:
 
 def _run_pytest(arguments: list[str], baseline: bool) -> Outcome:
     python = environment(FLASK_CACHING, PYTHON, PACKAGES)
+    hot_path = "in C" if install(python) else "in Python"
     sources = source(FLASK_CACHING, python)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +65,7 @@ def _run_pytest(arguments: list[str], baseline: bool) -> Outcome:
         ended = subprocess.run(command, cwd=sources, env=variables, check=False)
         outcome = Outcome(
             suite=FLASK_CACHING,
-            subject="SimpleCache" if baseline else "quickcache_flask.QuickCache",
+            subject="SimpleCache" if baseline else f"quickcache_flask.QuickCache, hot path {hot_path}",
             **(json.loads(found.read_text()) if found.exists() else {}),
         )
     outcome.seconds = time.monotonic() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -61,6 +62,24 @@ def environment(name: str, version: str, packages: list[str]) -> Path:
     )
     stamp.write_text(wanted)
     return python
+
+
+def install(python: Path) -> bool:
+    """Put QuickCache, as it is in this repository, into the environment; whether it uses what is in C.
+
+    What is in C is compiled for this Python, where there is a compiler.
+    """
+    made_from = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
+    for part in sorted(path for ending in ("c", "h") for path in ROOT.glob(f"quickcache_core/**/*.{ending}")):
+        made_from.update(part.read_bytes())
+    stamp = python.parents[1] / "installed.txt"
+    if not stamp.exists() or stamp.read_text() != made_from.hexdigest():
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--editable", ROOT], check=True)
+        stamp.write_text(made_from.hexdigest())
+    ask = "from quickcache_core.store.accelerator import ACCELERATED; print(ACCELERATED)"
+    asked = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True)
+    return asked.stdout.strip() == "True"
 
 
 def source(requirement: str, python: Path) -> Path:
