@@ -11,19 +11,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from outcome import Outcome
-from workspace import CACHE, ROOT, environment, install, interpreter, source
-
-sys.path.insert(0, str(ROOT))
-from tests.redis.servers import RedisServer
+from workspace import CACHE, ROOT, environment, install, interpreter, server_for, source
 
 PYTHONS = {"5.2": "3.11", "6.0": "3.12", "6.1": "3.13"}
 """A Python that each Django supports."""
@@ -139,7 +133,7 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
         "--parallel",
         "1",
     ]
-    with _server(scope) as url:
+    with server_for(scope) as url:
         finished = subprocess.run(
             [*command, "--verbosity", "0", *LABELS],
             cwd=tests,
@@ -171,16 +165,6 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
         )
     print(outcome.text(), flush=True)
     return outcome.ok
-
-
-@contextmanager
-def _server(scope: str) -> Iterator[str]:
-    """The URL of a server for scope `redis`; nothing for the others."""
-    if scope != "redis":
-        yield ""
-        return
-    with RedisServer() as server:
-        yield server.url
 
 
 def _copy(tests: Path, target: Path, *, changed: bool, scope: str) -> None:

@@ -6,7 +6,11 @@ Loaded by `flask_caching_suite.py`; their files stay as they are. What it change
   `quickcache_flask.QuickCache`, so that each test goes through Flask-Caching's own import and `factory`.
 * `flask_caching.backends.SimpleCache` is our class, for tests that build it, subclass it or check with
   `isinstance`.
-* Time comes from `cachelib.simple.time`, the name that their `clock` fixture replaces.
+* Time comes from `cachelib.simple.time`, the name that their `clock` fixture replaces. Scopes that
+  processes share go by the machine's clock: there the fixture sleeps, and tests that would sleep for minutes
+  are left out.
+* In these scopes apps have a secret key, which pickles are signed with; in scope `shared` each backend gets a
+  directory of its own, in scope `redis` a prefix of its own on one server.
 
 A test that passes without having built our backend, and is not among `WITHOUT_A_BACKEND`, is a problem: a
 suite that silently fell back to SimpleCache must not count.
@@ -17,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +34,8 @@ import flask_caching.backends
 import flask_caching.backends.simplecache
 import pytest
 
+SCOPE = os.environ["FLASK_CACHING_SCOPE"]
+PART = os.environ["FLASK_CACHING_PART"]
 OURS = "quickcache_flask.QuickCache"
 # The last is what test_init.py makes of the name of our class.
 THEIRS = {"SimpleCache", "cachelib.SimpleCache", "flask_caching.backends.QuickCache"}
@@ -47,6 +54,7 @@ OPERATIONS = (
     "set_many",
 )
 
+SECRET = "a secret of these tests"
 ANOTHER_BACKEND = "another backend"
 PRIVATE = "reads SimpleCache's private attributes; flask_caching_own.py has the same rule for ours"
 # Pattern of the node id -> why the test says nothing about our backend.
@@ -65,6 +73,9 @@ LEFT_OUT = {
     r"test_cachelib\.py::test_cachelib_backend_gets_cache_options": PRIVATE,
     r"test_serializer\.py::test_values_are_stored_in_the_configured_format": PRIVATE,
 }
+SLEEPS = "the test would sleep"
+SLEEPS_LONG = re.compile(r"test_memoize\.py::test_memoize_(entry_written_late|version_key|delete_resets)")
+"""For minutes."""
 # Tests of Flask-Caching's own checks, which end before a backend is made, whatever CACHE_TYPE says.
 WITHOUT_A_BACKEND = re.compile(
     r"test_the_suite_means_our_class"
@@ -108,10 +119,17 @@ class Substitution:
     def _counting_init(self, init: Callable[..., None]) -> Callable[..., None]:
         def counted(backend: Any, *args: Any, **kwargs: Any) -> None:
             self.built += 1
-            kwargs.setdefault("clock", SuiteClock())
-            init(backend, *args, **kwargs)
+            init(backend, *args, **{**self._place(), **kwargs})
 
         return counted
+
+    def _place(self) -> dict[str, Any]:
+        where = os.environ["FLASK_CACHING_LOCATION"]
+        if SCOPE == "memory":
+            return {"clock": SuiteClock()}
+        if SCOPE == "shared":
+            return {"secret": SECRET, "location": f"{where}/{self.built}"}
+        return {"secret": SECRET, "location": where, "redis_prefix": secrets.token_hex(8)}
 
     def _counting(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
@@ -123,6 +141,8 @@ class Substitution:
     def _with_our_type(self, set_cache: Callable[..., None], ours: type) -> Callable[..., None]:
         def substituted(cache: Any, app: Any, config: dict[str, Any]) -> None:
             meant = config["CACHE_TYPE"] in THEIRS
+            if meant and SCOPE != "memory" and app.secret_key is None:
+                app.secret_key = SECRET
             set_cache(cache, app, {**config, "CACHE_TYPE": OURS} if meant else config)
             assert not meant or type(app.extensions["cache"][cache]) is ours
 
@@ -146,11 +166,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     dropped = []
     for item in items:
         reason = next((why for pattern, why in LEFT_OUT.items() if re.search(pattern, item.nodeid)), None)
+        if reason is None and SCOPE != "memory" and _sleeps_too_long(item):
+            reason = SLEEPS
         if reason is not None:
             SUBSTITUTION.left_out[reason] += 1
             dropped.append(item)
     config.hook.pytest_deselected(items=dropped)
     items[:] = [item for item in items if item not in dropped]
+
+
+def _sleeps_too_long(item: pytest.Item) -> bool:
+    turns_the_clock = "clock" in getattr(item, "fixturenames", ())
+    return bool(SLEEPS_LONG.search(item.nodeid)) or (turns_the_clock and PART == "cache")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -160,6 +187,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if SUBSTITUTION.built == before and not item.config.getoption("--baseline"):
         SUBSTITUTION.unserved.add(item.nodeid)
     return outcome
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Function) -> None:
+    if SCOPE == "memory" or item.config.getoption("--baseline"):
+        return
+    if "clock" in item.funcargs:
+        item.funcargs["clock"].advance = time.sleep
+    if "sleep" in item.funcargs:
+        item.funcargs["sleep"] = time.sleep
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -22,20 +22,27 @@ from workspace import MissingInterpreter
 Suite = Callable[[argparse.Namespace], bool]
 
 
+def _scopes(options: argparse.Namespace) -> list[str]:
+    return ["memory"] if options.baseline else options.scope.split("+")
+
+
 def _django(version: str) -> Suite:
     def run(options: argparse.Namespace) -> bool:
-        scopes = ["memory"] if options.baseline else options.scope.split("+")
-        passed = True
-        for scope in scopes:
-            suite = django_suite.run(version, part=options.part, baseline=options.baseline, scope=scope)
-            passed = suite and passed
-        return passed
+        ran = [
+            django_suite.run(version, part=options.part, baseline=options.baseline, scope=scope)
+            for scope in _scopes(options)
+        ]
+        return all(ran)
 
     return run
 
 
 def _flask_caching(options: argparse.Namespace) -> bool:
-    return flask_caching_suite.run(["--baseline"] if options.baseline else []) == 0
+    ran = [
+        flask_caching_suite.run(part=options.part, baseline=options.baseline, scope=scope)
+        for scope in _scopes(options)
+    ]
+    return all(ran)
 
 
 SUITES: dict[str, Suite] = {f"django-{version}": _django(version) for version in django_suite.PYTHONS}
@@ -53,13 +60,14 @@ def main() -> int:
         "--part",
         choices=["all", "cache"],
         default="all",
-        help="cache: of Django's suites only those that can meet the backend, in half the time",
+        help="cache: of Django's suites only those that can meet the backend; of Flask-Caching's no test "
+        "that sleeps",
     )
     parser.add_argument(
         "--scope",
         default="memory+shared+redis",
-        help="of Django's suites: memory, shared (every LOCATION is a directory that processes share), redis "
-        "(every LOCATION is a prefix on one Valkey server), or several joined by +; default: all three",
+        help="memory, shared (every location is a directory that processes share), redis (every location is "
+        "a prefix on one Valkey server), or several joined by +; default: all three",
     )
     parser.add_argument(
         "--allow-missing",

@@ -1,4 +1,4 @@
-"""Interpreters, virtual environments and source packages for the conformance runs, kept between runs."""
+"""What the conformance runs need: interpreters, environments, source packages, servers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "conformance"
+"""Environments and source packages are kept there between runs."""
 
 
 class MissingInterpreter(Exception):
@@ -101,3 +104,16 @@ def source(requirement: str, python: Path) -> Path:
 def _only_folder(store: Path) -> Path | None:
     folders = [path for path in store.iterdir() if path.is_dir()] if store.is_dir() else []
     return folders[0] if folders else None
+
+
+@contextmanager
+def server_for(scope: str) -> Iterator[str]:
+    """The URL of a server for scope `redis`; nothing for the others."""
+    if scope != "redis":
+        yield ""
+        return
+    sys.path.insert(0, str(ROOT))
+    from tests.redis.servers import RedisServer
+
+    with RedisServer() as server:
+        yield server.url
