@@ -15,20 +15,29 @@ from pathlib import Path
 from quickcache_core.store.accelerator import ACCELERATED
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+PURE = "-pure"
 SECTIONS = (
     "engine",
+    f"engine{PURE}",
     "memory",
     "scale",
     "django",
+    f"django{PURE}",
     "flask",
+    f"flask{PURE}",
+    "parts",
+    f"parts{PURE}",
     "shared",
     "redis",
     "end-to-end",
+    "costs",
+    "shrinking",
     "hit-ratio",
     "hit-ratio-sizes",
     "hit-ratio-ttls",
 )
 _COMMAND = "`python -m benchmarks"
+_PURE_COMMAND = "`QUICKCACHE_PURE=1 python -m benchmarks"
 _LOAD_BEFORE = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 HEADER = """# Results
 
@@ -95,13 +104,18 @@ def load() -> str:
 
 
 def write_section(name: str, body: str, *distributions: str) -> None:
-    """Prints the section and puts it into `RESULTS.md`: how, when, where, against what it was measured."""
+    """Prints the section and puts it into `RESULTS.md`: how, when, where, against what it was measured.
+
+    Measured without what is in C, where that makes most of the difference, it is a section of its own.
+    """
     day = dt.datetime.now(dt.UTC).date().isoformat()
     facts = "; ".join(
         filter(None, (f"{day}, commit {commit()}", machine(), load(), versions(*distributions)))
     )
     quick = " --quick" if "--quick" in sys.argv else ""
     section = f"{_with_command(body.strip(), f'{name}{quick}')}\n\n*{facts}.*"
+    if not ACCELERATED and f"{name}{PURE}" in SECTIONS:
+        section, name = as_pure(section), f"{name}{PURE}"
     print(section)
     sections = dict(_read_sections())
     sections[name] = section
@@ -113,10 +127,16 @@ def write_section(name: str, body: str, *distributions: str) -> None:
     print(f"\nWritten to {RESULTS}", file=sys.stderr)
 
 
+def as_pure(section: str) -> str:
+    """A section, with its command, that was measured without what is in C."""
+    heading, _, rest = section.partition("\n\n")
+    return f"{heading}, in pure Python\n\n{rest.replace(_COMMAND, _PURE_COMMAND, 1)}"
+
+
 def _with_command(section: str, arguments: str) -> str:
     """The section with its command under its heading, unless there is one."""
     heading, _, rest = section.partition("\n\n")
-    if rest.startswith(_COMMAND):
+    if rest.startswith((_COMMAND, _PURE_COMMAND)):
         return section
     return f"{heading}\n\n{_COMMAND} {arguments}`\n\n{rest}"
 

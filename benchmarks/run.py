@@ -1,7 +1,8 @@
 """All benchmarks, or the named ones: `python -m benchmarks engine memory scale django flask shared redis`.
 
 `--quick` takes minutes instead of an hour, and is less exact. Results go to the terminal and into
-`RESULTS.md`.
+`RESULTS.md`, where `engine`, `django`, `flask` and `parts` with `QUICKCACHE_PURE=1` in the environment have
+sections of their own.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ MODULES = {
     "scale": "benchmarks.scale",
     "django": "benchmarks.django_table",
     "flask": "benchmarks.flask_table",
+    "parts": "benchmarks.parts",
     "shared": "benchmarks.shared_table",
     "redis": "benchmarks.redis_table",
     "end-to-end": "benchmarks.end_to_end",
+    "costs": "benchmarks.costs",
+    "shrinking": "benchmarks.shrinking",
     "hit-ratio": "benchmarks.hit_ratio",
     "hit-ratio-sizes": "benchmarks.sized_hit_ratio",
     "hit-ratio-ttls": "benchmarks.ttl_hit_ratio",
