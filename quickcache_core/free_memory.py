@@ -190,8 +190,8 @@ def _text(path: Path) -> str:
 def give_back() -> None:
     """Have the C library give freed memory back to the system, where it can (glibc).
 
-    Of itself it keeps nearly all of it for later. Takes some 20 ms per 100 MB that it gives back, without the
-    interpreter's lock.
+    Of itself it keeps nearly all of it for later. Takes milliseconds per 10 MB that it gives back, without
+    the interpreter's lock: `python -m benchmarks shrinking`.
     """
     try:
         import ctypes

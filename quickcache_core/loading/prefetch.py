@@ -78,9 +78,9 @@ class Prefetcher:
     coroutine function is used with `aget`. What follows a key is declared
     (`follows`, `hint`), and learned unless `learn` is False: a key that came next within `within` seconds, at
     least `times` times and after at least that `share` of the visits. Learning looks at the `most_keys` keys
-    visited last, some 500 bytes each. At most `most_loads` are under way at a time; what is there already is
-    left alone, and what is loaded ahead brings nothing else along. For `retry_after` after a load ahead that
-    failed, none is begun.
+    visited last, some hundred bytes each. At most `most_loads` are under way at a time; what is there already
+    is left alone, and what is loaded ahead brings nothing else along. For `retry_after` after a load ahead
+    that failed, none is begun.
 
     The keywords are those of `get_or_set`. May be used from any thread; each process learns by itself.
     """

@@ -239,7 +239,7 @@ class Board:
     # Reading
 
     def read(self, *, patience: float = 2.0) -> Reading:
-        """The figures of all, in some ten microseconds per process. An empty reading if nobody publishes."""
+        """The figures of all; takes microseconds for each process. An empty reading if nobody publishes."""
         file = self.file(time.monotonic())
         if file is None:
             return Reading()

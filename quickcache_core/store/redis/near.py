@@ -87,10 +87,9 @@ class CappedNearEntry(NearEntry):
 class TrackedNear(NearStore):
     """A `NearStore` that servers keep up to date. See the module for why its answers are right.
 
-    `get` costs a third of a microsecond. It never waits: once in a millisecond it reads what servers have
-    sent. Only making a connection takes time, when the first one is made or one was lost: the thread that
-    comes by does it, within the timeouts of the client, or a thread of its own does, if an event loop runs in
-    this one.
+    `get` never waits: once in a millisecond it reads what servers have sent. Only making a connection takes
+    time, when the first one is made or one was lost: the thread that comes by does it, within the timeouts of
+    the client, or a thread of its own does, if an event loop runs in this one.
 
     Any thread may use it, and a child after a fork.
     """
