@@ -20,6 +20,7 @@ SECTIONS = (
     "engine",
     f"engine{PURE}",
     "memory",
+    f"memory{PURE}",
     "scale",
     "django",
     f"django{PURE}",

@@ -1,8 +1,8 @@
 """All benchmarks, or the named ones: `python -m benchmarks engine memory scale django flask shared redis`.
 
 `--quick` takes minutes instead of an hour, and is less exact. Results go to the terminal and into
-`RESULTS.md`, where `engine`, `django`, `flask` and `parts` with `QUICKCACHE_PURE=1` in the environment have
-sections of their own.
+`RESULTS.md`, where `engine`, `memory`, `django`, `flask` and `parts` have sections of their own with
+`QUICKCACHE_PURE=1` in the environment.
 """
 
 from __future__ import annotations
