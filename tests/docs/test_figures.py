@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -82,6 +83,12 @@ def test_each_benchmark_is_explained() -> None:
     (table,) = re.findall(r"^\| `python -m benchmarks` \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
     named = [name for row in table.splitlines() for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])]
     assert sorted(named) == sorted(run.MODULES)
+
+
+@pytest.mark.parametrize("name", run.MODULES)
+def test_benchmark_takes_what_is_there(name: str) -> None:
+    """What it imports of the packages hasn't been renamed; peers needn't be installed for that."""
+    assert callable(importlib.import_module(run.MODULES[name]).main)
 
 
 def test_results_have_sections_that_are_known() -> None:
