@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,18 +30,18 @@ from quickcache_core.loading.context import Loader
 from quickcache_core.loading.filler import Filler
 from quickcache_core.loading.keep_fresh import KeptFresh, Keys, keep_fresh, stop_keeping_fresh
 from quickcache_core.loading.load import Destination
-from quickcache_core.loading.options import LoadArguments, LoadOptions, tag_names
+from quickcache_core.loading.options import LoadArguments, tag_names
 from quickcache_core.loading.prefetch import Prefetcher
 from quickcache_core.loading.single_flight import flights_of
 from quickcache_core.loading.warm import Contents, Warmed, awarm, warm
-from quickcache_core.lock import Lock, Locks
+from quickcache_core.lock import Lock
 from quickcache_core.metrics.control import Control
-from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.metrics.snapshot import MetricsSnapshot
+from quickcache_core.parts import Freeze
 from quickcache_core.serializer.isolation import kept_types
 from quickcache_core.sizing import AutoSizer
 from quickcache_core.store.accelerator import door, gate
-from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, Store
+from quickcache_core.store.base import ABSENT, Presence, Record, Store
 from quickcache_core.store.keyspace import SEPARATOR, KeyspaceStore
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.store.memory import MemoryStore
@@ -66,33 +65,6 @@ _LIVE = Presence.LIVE
 _SLICE = 256
 """Keys that are removed together where many are."""
 _CENTURY = 100 * 365 * 86_400  # seconds
-
-Freeze = Callable[[Any], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a cache is made of; `QuickCacheConfig.assemble` makes them."""
-
-    store: MemoryStore | SharedStore | RedisStore
-    bounds: Bounds
-    load_options: LoadOptions
-    """What holds for entries and loads that don't say otherwise."""
-    freeze: Freeze | None
-    files: CacheFiles
-    enabled: bool
-    shares_store: bool
-    """Whether other caches may use the store as well."""
-    locks: Callable[[], Locks]
-    """Gives the locks of the scope."""
-    dismiss: Callable[[], None]
-    """Ends the background work for the store, if nobody else uses it."""
-    publisher: Publisher | None = None
-    """Shows the figures of the store to other processes."""
-    attend: Callable[[AutoSizer], None] | None = None
-    """Has a sizer looked after; None without automatic sizing."""
-    aside: Aside | None = None
-    """How coroutines call what asks a server; None for a store that is reached without one."""
 
 
 class QuickCache:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from quickcache_core import checks
-from quickcache_core.cache import Parts, QuickCache
+from quickcache_core.cache import QuickCache
 from quickcache_core.clock import SYSTEM_CLOCK, Clock
 from quickcache_core.entry import FOREVER
 from quickcache_core.errors import ConfigError, Hidden
@@ -23,6 +23,7 @@ from quickcache_core.files import CacheFiles, FileRules
 from quickcache_core.loading.options import LoadOptions
 from quickcache_core.location import joined, read_location
 from quickcache_core.moving import DJANGO_REDIS_SERIALIZERS, former_option
+from quickcache_core.parts import Parts
 from quickcache_core.registry import eviction_policies, serializers
 from quickcache_core.scopes import LEAST_BYTES, check_shared_scope, make_store
 from quickcache_core.serializer import BaseSerializer
