@@ -143,6 +143,14 @@ class Cached:
         self._is_kept = is_kept
 
     def decorated(self) -> Any:
+        made: Any = self._with_a_look_first()
+        made.uncached = self.view
+        made.invalidate = self.invalidate
+        made.invalidate_all = self.invalidate_all
+        return made
+
+    def _with_a_look_first(self) -> Callable[..., Any]:
+        """The view, with a look at the cache before it. What only a miss needs is in methods."""
         pages, cache = self.pages, self._cache
         rules = pages.rules
         head, key_of = self._head, rules.key
@@ -200,17 +208,9 @@ class Cached:
                 return _response(context.app.response_class, status, fields, body)
             # The user comes first there.
             is_nobody = self._user is None or differs_by[0] == _NOBODY
-            visit = Visit(self, backend, request, args, kwargs, is_nobody)
-            outcome = pages.respond(engine, key, visit, found)
-            if cache.enable_signals:
-                self._tell(outcome.label in ("HIT", "STALE"), key, args, kwargs)
-            return self._completed(outcome, environ, engine)
+            return self._respond(engine, key, Visit(self, backend, request, args, kwargs, is_nobody), found)
 
-        made: Any = cached
-        made.uncached = self.view
-        made.invalidate = self.invalidate
-        made.invalidate_all = self.invalidate_all
-        return made
+        return cached
 
     def invalidate(self, target: str | Request) -> None:
         self._invalidate(self.pages.rules.tag(*_asked_for(target)))
@@ -250,6 +250,13 @@ class Cached:
         response = app.make_response(given)
         response.headers[name] = "BYPASS"
         return response
+
+    def _respond(self, engine: Engine, key: str, visit: Visit, found: Any) -> Response:
+        """With what isn't at hand: the view is called, or somebody else's call is waited for."""
+        outcome = self.pages.respond(engine, key, visit, found)
+        if self._cache.enable_signals:
+            self._tell(outcome.label in ("HIT", "STALE"), key, visit.args, visit.kwargs)
+        return self._completed(outcome, visit.environ, engine)
 
     def _completed(self, outcome: Outcome, environ: Mapping[str, Any], engine: Engine) -> Response:
         rules, page = self.pages.rules, outcome.page

@@ -44,8 +44,8 @@ class Visit:
         self._cached = cached
         self._backend = backend
         self._request = request
-        self._args = args
-        self._kwargs = kwargs
+        self.args = args
+        self.kwargs = kwargs
         self.environ: Mapping[str, Any] = request.environ
         self._thread = threading.get_ident()
         self._is_nobody = is_nobody
@@ -81,7 +81,7 @@ class Visit:
             session.accessed = False
         try:
             try:
-                given = app.ensure_sync(self._cached.view)(*self._args, **self._kwargs)
+                given = app.ensure_sync(self._cached.view)(*self.args, **self.kwargs)
             except HTTPException as error:
                 if error.code not in self._cached.pages.rules.statuses:
                     raise
