@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from quickcache_core import QuickCache, QuickCacheConfig, snapshot
+from quickcache_core.atomic import write_atomically
 from quickcache_core.entry import FOREVER
 from quickcache_core.errors import CacheLoadError, CacheMetricsSaveError, CacheSaveError
 from quickcache_core.serializer import BaseSerializer, JsonSerializer, MsgpackSerializer, PickleSerializer
@@ -28,7 +29,6 @@ from quickcache_core.serializer.signing import Signer
 from quickcache_core.snapshot import (
     read_snapshot,
     resolve_path,
-    write_atomically,
     write_metrics,
     write_snapshot,
 )
