@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from functools import wraps
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.core.cache.backends.base import (
-    DEFAULT_TIMEOUT,
-    MEMCACHE_MAX_KEY_LENGTH,
-    BaseCache,
-    default_key_func,
-)
-from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH
+from django.core.exceptions import SynchronousOnlyOperation
 from django.core.signals import request_finished
 
 from quickcache_core import TTL, CacheMiss, SerializationError
 from quickcache_core import QuickCache as Engine
-from quickcache_core.loading.adapted import adapted, unkept
-from quickcache_core.loading.context import Loader, is_asynchronous
-from quickcache_core.loading.options import LoadArguments
 from quickcache_core.twins import Aside, Twin, called, twin
 from quickcache_django import like_django_redis
-from quickcache_django.conf import NOT_KEPT, SettingError, Settings, engine_ttl, engines_in_use, read
+from quickcache_django.conf import NOT_KEPT, SettingError, engine_ttl, engines_in_use, read
+from quickcache_django.loading import Loading, original_of
 
 if TYPE_CHECKING:
     from quickcache_django.commit import AfterCommit
@@ -34,12 +26,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST_KEY = MEMCACHE_MAX_KEY_LENGTH
-_SHAPE_KEYS = {"key_func", "key_prefix", "version", "make_key", "validate_key", "make_and_validate_key"}
-_AFTER_PREFIX = "\x1f"
-"""Between a KEY_PREFIX and a tag: a character that neither has."""
-_MARK = "\x1fkey\x1f"
-"""Stands for a key, to see what is put before it."""
-_WATCHED = _SHAPE_KEYS | {"default_timeout", "_max_entries"}
 
 
 def _twin_on_commit(method: Callable[Concatenate[QuickCache, P], R]) -> Twin[QuickCache, P, R]:
@@ -56,7 +42,7 @@ def _twin_on_commit(method: Callable[Concatenate[QuickCache, P], R]) -> Twin[Qui
     return run
 
 
-class QuickCache(BaseCache):
+class QuickCache(Loading):
     """A cache in the memory of this process.
 
     Django makes one object per thread, task and alias: a thin handle on the entries of its `LOCATION`.
@@ -64,14 +50,6 @@ class QuickCache(BaseCache):
 
     The first use raises `SettingError` if the settings are wrong.
     """
-
-    _cache: Engine
-    _settings: Settings
-    _default_ttl: Any
-    _keeps_values_itself = True
-    """False in a subclass that may keep values in a form of its own."""
-    _head: str | None
-    """What stands before a key in the engine; None when that takes Django's own, slower way to find out."""
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         try:
@@ -123,93 +101,6 @@ class QuickCache(BaseCache):
             self._cache.fail()
         return self._cache
 
-    # Keys
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name in _WATCHED:
-            self._changed(name)
-
-    def __delattr__(self, name: str) -> None:
-        super().__delattr__(name)
-        self._changed(name)
-
-    def _changed(self, name: str) -> None:
-        # Tests and tools change these on a living object. To ask for them on each hit would double its time.
-        if "_settings" not in self.__dict__:
-            return
-        if name in _SHAPE_KEYS:
-            self._shape_keys()
-        elif name == "default_timeout":
-            self._default_ttl = engine_ttl(self.default_timeout)
-        elif name == "_max_entries":
-            self._settings = self._settings.with_bounds(max_size=max(1, int(self._max_entries)))
-            self._cache = self._settings.engine
-
-    def _shape_keys(self) -> None:
-        cls, own = type(self), self.__dict__
-        plain = (
-            self.key_func is default_key_func
-            and cls.make_key is BaseCache.make_key
-            and cls.validate_key is BaseCache.validate_key
-            and cls.make_and_validate_key is BaseCache.make_and_validate_key
-            and not ("make_key" in own or "validate_key" in own or "make_and_validate_key" in own)
-        )
-        self._head = default_key_func("", self.key_prefix, self.version) if plain else None
-
-    def _key(self, key: Any, version: int | None) -> str:
-        head = self._head
-        # No subclasses of str: the key function formats with "%s", where an enum's member gives its name.
-        if version is None and head is not None and key.__class__ is str:
-            full = head + key
-            # What Django would warn about: no character that it minds but the space is printable.
-            if len(full) > _LONGEST_KEY or " " in full or not full.isprintable():
-                self.validate_key(full)
-            return full
-        return self.make_and_validate_key(key, version)
-
-    def _keys(self, keys: Collection[Any], version: int | None) -> list[str]:
-        head = self._head
-        if version is None and head is not None:
-            full = [head + key for key in keys if key.__class__ is str]
-            text = "".join(full)
-            if (
-                len(full) == len(keys)
-                and (len(text) <= _LONGEST_KEY or max(map(len, full)) <= _LONGEST_KEY)
-                and " " not in text
-                and text.isprintable()
-            ):
-                return full
-        return [self.make_and_validate_key(key, version) for key in keys]
-
-    def make_tag(self, tag: str) -> str:
-        """How the engine calls a tag: aliases of one LOCATION have those of their KEY_PREFIX, which all
-        versions share.
-        """
-        return f"{self.key_prefix}{_AFTER_PREFIX}{tag}" if self.key_prefix else tag
-
-    def _tags(self, tags: Any) -> Any:
-        # What is no list of strings is for the engine to complain about.
-        if not self.key_prefix or isinstance(tags, str) or not isinstance(tags, Iterable):
-            return tags
-        return [self.make_tag(tag) if isinstance(tag, str) else tag for tag in tags]
-
-    def stored_prefix(self, prefix: str | None) -> str:
-        """How the stored keys begin of those keys that begin with `prefix`; all of the store for None."""
-        return "" if prefix is None else f"{self._head or ''}{prefix}"
-
-    def _before_keys(self, version: int | None) -> str:
-        """What stands before each key in the engine."""
-        if version is None and self._head is not None:
-            return self._head
-        marked: str = self.make_key(_MARK, version)
-        if not marked.endswith(_MARK):
-            raise ImproperlyConfigured(
-                "KEY_FUNCTION doesn't leave keys as they are at the end of what it makes, so they can't be "
-                "told from it; find entries by tags instead"
-            )
-        return marked.removesuffix(_MARK)
-
     # Operations. `get`, `set` and `incr` make the key as `_key` does: to call that costs a sixth of a hit.
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
@@ -223,7 +114,7 @@ class QuickCache(BaseCache):
         try:
             return self._cache.get(full, default)
         except SerializationError as error:
-            original = _original(error)
+            original = original_of(error)
         raise original
 
     def set(
@@ -278,7 +169,7 @@ class QuickCache(BaseCache):
                 self._cache.set(full, value, ttl)
             return
         except SerializationError as error:
-            original = _original(error)
+            original = original_of(error)
         raise original
 
     def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
@@ -289,7 +180,7 @@ class QuickCache(BaseCache):
         try:
             return self._cache.add(full, value, ttl, exist_ok=True)
         except SerializationError as error:
-            original = _original(error)
+            original = original_of(error)
         raise original
 
     def touch(
@@ -342,7 +233,7 @@ class QuickCache(BaseCache):
         try:
             found = self._cache.get_many(full)
         except SerializationError as error:
-            original = _original(error)
+            original = original_of(error)
         else:
             if len(found) == len(full):
                 return dict(zip(keys, map(found.__getitem__, full), strict=True))
@@ -382,78 +273,8 @@ class QuickCache(BaseCache):
             self._cache.set_many(values, ttl, **life)
             return []
         except SerializationError as error:
-            original = _original(error)
+            original = original_of(error)
         raise original
-
-    def get_or_set(
-        self,
-        key: Any,
-        default: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        **options: Unpack[LoadArguments],
-    ) -> Any:
-        """As Django's, and `default`, if it can be called, is called once for all who ask at the same time.
-
-        One that takes an argument gets a `LoaderContext`. It runs in the thread of the caller, unless there
-        is a limit to waiting or something stale to serve: then in a background thread, with database
-        connections of its own. The keywords are those of `LoadArguments`, with defaults in OPTIONS. Raises
-        what `default` raises, and `LoaderTimeout`.
-        """
-        if not self._loads(default, options):
-            return super().get_or_set(key, default, timeout, version)
-        try:
-            return self._cache.get_or_set(*self._load(key, default, timeout, version, options), **options)
-        except SerializationError as error:
-            original = _original(error)
-        raise original
-
-    def refresh(
-        self,
-        key: Any,
-        default: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        **options: Unpack[LoadArguments],
-    ) -> Any:
-        """Store what `default` gives now, whatever is there, and return it; as `get_or_set` otherwise. If it
-        fails, what is there stays.
-        """
-        if not self._loads(default, options):
-            value = default() if callable(default) else default
-            self.set(key, value, timeout, version)
-            return value
-        try:
-            return self._cache.refresh(*self._load(key, default, timeout, version, options), **options)
-        except SerializationError as error:
-            original = _original(error)
-        raise original
-
-    def _load(
-        self, key: Any, default: Any, timeout: Any, version: int | None, options: LoadArguments
-    ) -> tuple[str, Loader, Any]:
-        """The engine's key, loader and TTL."""
-        full = self._key(key, version)
-        loader: Loader = default if callable(default) else lambda: default
-        ttl = self._default_ttl if timeout is DEFAULT_TIMEOUT else engine_ttl(timeout)
-        if ttl is NOT_KEPT:
-            # Processes that waited for each other would do so for nothing, one after the other.
-            options["single_flight"] = False
-            return full, adapted(loader, unkept), None
-        if self.key_prefix:
-            options["tag_prefix"] = self.make_tag("")
-        return full, loader, ttl
-
-    def _loads(self, default: Any, options: LoadArguments) -> bool:
-        """Whether that is for the engine to do. A plain value needs no loading."""
-        if self._keeps_values_itself:
-            return bool(options) or callable(default)
-        if options:
-            raise TypeError(
-                f"{type(self).__name__} overrides get, set or add, which don't know {', '.join(options)}; "
-                "override get_or_set and refresh as well"
-            )
-        return False
 
     def invalidate_tags(self, *tags: str, on_commit: bool | str = False) -> None:
         """Remove all entries that carry one of the tags, of any VERSION, in constant time per tag; of aliases
@@ -535,7 +356,7 @@ class QuickCache(BaseCache):
         try:
             return await self._cache.aget(self._key(key, version), default)
         except SerializationError as error:
-            original = _original(error)
+            original = original_of(error)
         raise original
 
     async def aset(
@@ -575,55 +396,6 @@ class QuickCache(BaseCache):
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         return await called(self._cache.aside, self.decr, key, delta, version)
-
-    async def aget_or_set(
-        self,
-        key: Any,
-        default: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        **options: Unpack[LoadArguments],
-    ) -> Any:
-        """As `get_or_set`; `default` may be a coroutine function. Any other one is called in a background
-        thread.
-        """
-        if not (self._is_own("get_or_set") or is_asynchronous(default)):
-            return await called(self.aside, self.get_or_set, key, default, timeout, version, **options)
-        if not self._loads(default, options):
-            found = await self.aget(key, self._missing_key, version)
-            if found is not self._missing_key:
-                return found
-            value = await _called(default)
-            await self.aadd(key, value, timeout, version)
-            # Another task may have added its value first.
-            return await self.aget(key, value, version)
-        try:
-            load = self._load(key, default, timeout, version, options)
-            return await self._cache.aget_or_set(*load, **options)
-        except SerializationError as error:
-            original = _original(error)
-        raise original
-
-    async def arefresh(
-        self,
-        key: Any,
-        default: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        **options: Unpack[LoadArguments],
-    ) -> Any:
-        if not (self._is_own("refresh") or is_asynchronous(default)):
-            return await called(self.aside, self.refresh, key, default, timeout, version, **options)
-        if not self._loads(default, options):
-            value = await _called(default)
-            await self.aset(key, value, timeout, version)
-            return value
-        try:
-            load = self._load(key, default, timeout, version, options)
-            return await self._cache.arefresh(*load, **options)
-        except SerializationError as error:
-            original = _original(error)
-        raise original
 
     ainvalidate_tags = _twin_on_commit(invalidate_tags)
     attl = twin(ttl)
@@ -678,13 +450,3 @@ class _Misconfigured:
 def _given(**life: Any) -> dict[str, Any]:
     """What isn't left out: a subclass's `set` needn't know the rest."""
     return {name: value for name, value in life.items() if value is not None and value != ()}
-
-
-async def _called(default: Any) -> Any:
-    value = default() if callable(default) else default
-    return await value if isawaitable(value) else value
-
-
-def _original(error: SerializationError) -> BaseException:
-    """What LocMemCache would have raised."""
-    return error.__cause__ or error
