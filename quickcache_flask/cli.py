@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
-from flask import Flask, current_app
-from flask.cli import AppGroup, FlaskGroup, ScriptInfo
+from flask import current_app
 
-from quickcache_core import MISSING, CacheLoadError, QuickCacheError
+from quickcache_core import MISSING, CacheLoadError
 from quickcache_core.commands.backups import (
     back_up,
     backup_line,
@@ -31,79 +26,30 @@ from quickcache_core.loading.warm_command import (
     warmed_lines,
     warmed_row,
 )
-from quickcache_core.location import read_location, shown
+from quickcache_core.location import read_location
 from quickcache_core.metrics.prometheus import to_prometheus
 from quickcache_core.metrics.report import StatsReport, clear_everywhere, keys_report, stats_report, to_json
 from quickcache_core.metrics.tables import cleared_lines, keys_table, stats_table
 from quickcache_core.metrics.watch import WATCH_INTERVAL, watch
+from quickcache_flask.command import (
+    CacheGroup,
+    cache_option,
+    check_scope,
+    chosen,
+    confirm,
+    ends_with_process,
+    json_option,
+    note,
+    say,
+    the_chosen,
+)
+from quickcache_flask.names import location_of
 
 if TYPE_CHECKING:
     from quickcache_flask import QuickCache
 
 
-class CacheCommand(click.Command):
-    """With errors that say what to do as one line; --traceback shows where they come from."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params.append(
-            click.Option(
-                ["--traceback"],
-                is_flag=True,
-                expose_value=False,
-                callback=_remember_traceback,
-                help="Show where an error comes from.",
-            )
-        )
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (QuickCacheError, OSError, click.ClickException) as error:
-            if ctx.meta.get(_TRACEBACK):
-                traceback.print_exc()
-            if isinstance(error, click.ClickException):
-                raise
-            raise click.ClickException(str(error)) from error
-
-
-_TRACEBACK = f"{__name__}.traceback"
-
-
-def _remember_traceback(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    ctx.meta[_TRACEBACK] = wanted
-
-
-class CacheGroup(AppGroup):
-    command_class = CacheCommand
-
-
-def _names_to_complete(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Names of the app's caches and their locations, for the shell; nothing where there is no app."""
-    try:
-        app = ctx.ensure_object(ScriptInfo).load_app()
-        backends = backends_of(app)
-    except Exception:
-        # In the middle of a line there is no place for what is wrong.
-        return []
-    names = {name: location_of(backend) for name, backend in backends.items()}
-    known = {**names, **{location: name for name, location in names.items() if location}}
-    return [CompletionItem(name, help=what) for name, what in known.items() if name.startswith(incomplete)]
-
-
 quickcache = CacheGroup("quickcache", help="Show, clear, fill, save and check what the app's caches hold.")
-
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-cache_option = click.option(
-    "--cache",
-    "names",
-    metavar="NAME",
-    multiple=True,
-    shell_complete=_names_to_complete,
-    help="A cache by its name in the output (cache1) or its location, may be repeated; default: all.",
-)
 
 
 @quickcache.command()
@@ -204,7 +150,7 @@ def clear(
         except ValueError as error:
             raise click.ClickException(f"{name}: {error}") from error
         if not as_json:
-            _say(cleared_lines(rows[-1]))
+            say(cleared_lines(rows[-1]))
     if as_json:
         click.echo(to_json({"aliases": rows}))
 
@@ -255,7 +201,7 @@ def warm(
                 name,
                 backend.engine,
                 contents,
-                _note,
+                note,
                 ttl_sec=backend._default_ttl if timeout is None and function is not None else timeout,
                 threads=threads,
                 overwrite=overwrite,
@@ -265,7 +211,7 @@ def warm(
             failed += warmed.failed
             rows.append(warmed_row(name, warmed))
             if not as_json:
-                _say(warmed_lines(name, warmed))
+                say(warmed_lines(name, warmed))
     except (ValueError, CacheLoadError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -288,15 +234,15 @@ def backup(directory: Path | None, as_json: bool, names: tuple[str, ...]) -> Non
     Scope memory: only those of this process.
     """
     backends = chosen(current_app, names)
-    kept = {name: backend for name, backend in backends.items() if not _ends_with_process(backend)}
+    kept = {name: backend for name, backend in backends.items() if not ends_with_process(backend)}
     for name, backend in backends.items():
         if name not in kept:
             if names or not kept:
-                _check_scope(name, backend)
-            _note(f"{name}: left out, since in scope memory each process has its own cache")
+                check_scope(name, backend)
+            note(f"{name}: left out, since in scope memory each process has its own cache")
     rows = []
     for name, backend in kept.items():
-        rows.append(back_up(name, backend.engine, directory, _note))
+        rows.append(back_up(name, backend.engine, directory, note))
         if not as_json:
             click.echo(backup_line(rows[-1]))
     if as_json:
@@ -321,10 +267,10 @@ def restore(source: Path | None, sure: bool, as_json: bool, names: tuple[str, ..
     ]
     if not sure:
         for each in found:
-            _confirm(question(*each))
+            confirm(question(*each))
     rows = []
     for name, engine, which in found:
-        rows.append(restore_backup(name, engine, which, _note))
+        rows.append(restore_backup(name, engine, which, note))
         if not as_json:
             click.echo(restored_line(rows[-1]))
     if as_json:
@@ -348,7 +294,7 @@ def check(as_json: bool, names: tuple[str, ...]) -> None:
     if as_json:
         click.echo(to_json(report))
     else:
-        _say(check_lines(report))
+        say(check_lines(report))
     if count := problems(report):
         raise click.ClickException(f"{count} problem{'' if count == 1 else 's'} found.")
 
@@ -374,37 +320,6 @@ def _same(field: str) -> str:
     return field
 
 
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
-
-
-def _note(line: str) -> None:
-    """A line on how it goes: not on standard output, which may be for a program."""
-    click.echo(line, err=True)
-
-
-def _confirm(text: str) -> None:
-    click.echo(f"{text} [y/N] ", nl=False, err=True)
-    answer = sys.stdin.readline()
-    if not answer:
-        raise click.ClickException("Nobody answers; confirm with --no-input.")
-    if answer.strip().lower() not in ("y", "yes"):
-        raise click.ClickException("Not confirmed; nothing was changed.")
-
-
-def the_chosen(names: tuple[str, ...]) -> dict[str, QuickCache]:
-    """As `chosen`, for commands that change a cache as a whole: all only if there is one, and none whose
-    entries end with this process.
-    """
-    backends = chosen(current_app, names)
-    if len(backends) > 1 and not names:
-        raise click.UsageError(f"Choose with --cache; there are {', '.join(backends)}.")
-    for name, backend in backends.items():
-        _check_scope(name, backend)
-    return backends
-
-
 def _as_stored(backend: QuickCache, contents: Contents) -> Contents:
     """With values as the backend hands them to the engine, where it has a serializer of its own."""
     if not backend._serializes:
@@ -418,60 +333,3 @@ def _as_stored(backend: QuickCache, contents: Contents) -> Contents:
 def _serialized(backend: QuickCache, value: Any) -> Any:
     data = backend._serialized(value)
     return MISSING if data is None else data
-
-
-def _ends_with_process(backend: QuickCache) -> bool:
-    """Whether the entries are those of a process that `flask quickcache` was started in, and no worker's."""
-    own_process = isinstance(click.get_current_context().find_root().command, FlaskGroup)
-    return own_process and read_location(location_of(backend)).scope == "memory"
-
-
-def _check_scope(name: str, backend: QuickCache) -> None:
-    if _ends_with_process(backend):
-        raise click.ClickException(
-            f"{name}: in scope memory each process has its own cache, and this one ends now. Call "
-            "the engine's method where a worker starts, or use a shared:// location."
-        )
-
-
-def backends_of(app: Flask) -> dict[str, QuickCache]:
-    """The QuickCache backends of an app as cache1, cache2 ..., in the order in which they were made."""
-    made = app.extensions.get("cache")
-    if not isinstance(made, dict) or not made:
-        return {}
-    # Not imported above: `flask` imports this module in every project, also where Flask-Caching is missing.
-    from quickcache_flask.backend import QuickCache
-
-    ours = [backend for backend in made.values() if isinstance(backend, QuickCache)]
-    return {f"cache{number}": backend for number, backend in enumerate(ours, start=1)}
-
-
-def chosen(app: Flask, names: tuple[str, ...]) -> dict[str, QuickCache]:
-    """Those of `backends_of` that have one of these names or locations; all without names.
-
-    Raises `ClickException`, which ends a command with exit code 1, if there are none.
-    """
-    backends = backends_of(app)
-    if not backends:
-        raise click.ClickException(
-            f"The app {app.name!r} has no QuickCache: set CACHE_TYPE to 'quickcache_flask.QuickCache', "
-            "and call Cache.init_app(app) where the app is made."
-        )
-    known = {*backends, *filter(None, map(location_of, backends.values()))}
-    for name in names:
-        if name not in known:
-            raise click.ClickException(f"There is no cache {name!r}; there are: {', '.join(sorted(known))}.")
-    if isinstance(click.get_current_context().find_root().command, FlaskGroup):
-        # `flask quickcache ...` is a process of its own, no worker. Elsewhere a worker may run the command.
-        for backend in backends.values():
-            if backend.engine.control is not None:
-                backend.engine.control.stay_out()
-    return {
-        name: backend
-        for name, backend in backends.items()
-        if not names or name in names or location_of(backend) in names
-    }
-
-
-def location_of(backend: QuickCache) -> str:
-    return shown(backend.engine.config.location)

@@ -11,7 +11,7 @@ from quickcache_core.metrics.access import check_token, has_token
 from quickcache_core.metrics.otel import Instruments, Workers
 from quickcache_core.metrics.prometheus import ReportCollector, scraped
 from quickcache_core.metrics.report import ReportedCache, StatsReport, stats_report
-from quickcache_flask.cli import backends_of, location_of
+from quickcache_flask.names import backends_of, location_of
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

@@ -20,7 +20,7 @@ def isolated_caches(app: Flask, tmp_path_factory: pytest.TempPathFactory) -> Ite
     decorators of `quickcache_core` on a `backend.engine` do, goes on with that.
     """
     from quickcache_core import QuickCache
-    from quickcache_flask.cli import backends_of
+    from quickcache_flask.names import backends_of
 
     isolation = Isolation(tmp_path_factory.mktemp("quickcache"))
     backends = list(backends_of(app).values())
