@@ -11,7 +11,7 @@ from quickcache_core.errors import KeyNotFound
 from quickcache_core.store.base import ABSENT, Bounds, Presence, Store
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.testing.clock import ManualClock
-from quickcache_core.testing.stores import raised
+from quickcache_core.testing.stores.basis import Basis, raised
 
 WIDE = Bounds(10_000)
 LIVE, EXPIRED, GONE = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
@@ -66,19 +66,8 @@ HARMLESS: dict[str, Change] = {
 }
 
 
-class Kinds:
+class Kinds(Basis):
     """Stores with such entries, and what is seen of them."""
-
-    def make_store(self, clock: ManualClock) -> Store:
-        raise NotImplementedError("return an empty store that takes its time from `clock`")
-
-    def cleared(self, count: int) -> int:
-        """What `clear` tells of so many entries; a store that can't count them tells 0."""
-        return count
-
-    def make(self) -> tuple[Store, ManualClock]:
-        clock = ManualClock()
-        return self.make_store(clock), clock
 
     def stored(self, life: Life, value: Any = 1) -> tuple[Store, ManualClock]:
         """A store with a value under `a` that lives so."""
