@@ -1,6 +1,6 @@
 """The contract of a store for entries that have more than a TTL, as tests to inherit."""
 
-from quickcache_core.testing.lives.common import CommonContract
+from quickcache_core.testing.lives.basis import CommonContract
 from quickcache_core.testing.lives.generations import GenerationContract
 from quickcache_core.testing.lives.kinds import CHANGES, HARMLESS, LIVES, STALE, TAGGED
 from quickcache_core.testing.lives.loads import LoadContract
