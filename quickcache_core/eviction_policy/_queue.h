@@ -279,12 +279,6 @@ digests_discard(Digests *set, Py_hash_t digest)
 
 /* Ghosts */
 
-static inline int
-ghost_has(const Ghost *ghost, Py_hash_t digest)
-{
-    return digests_have(ghost->new, digest) || digests_have(ghost->old, digest);
-}
-
 static inline Py_ssize_t
 ghost_size(const Ghost *ghost)
 {

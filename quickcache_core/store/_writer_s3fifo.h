@@ -110,10 +110,14 @@ s3fifo_reserve(S3FIFO *books)
 static inline int
 s3fifo_returns(const State *state, S3FIFO *books, Py_hash_t digest, Ghost *ghost, Ghost *other, double sign)
 {
-    if (!ghost_has(ghost, digest)) {
+    int lately = digests_have(ghost->new, digest);
+    if (!lately && !digests_have(ghost->old, digest)) {
         return REFER;
     }
     double step = fmax(1.0, (double)ghost_size(other) / (double)ghost_size(ghost));
+    if (!lately) {
+        step /= 2;
+    }
     if (s3fifo_move_target(state, books, books->target + sign * step) < 0) {
         return FAILED;
     }
@@ -126,14 +130,16 @@ static inline int
 s3fifo_insert(const State *state, S3FIFO *books, PyObject *entry, Py_hash_t digest)
 {
     Ghost *small_ghost = books->small_ghost, *main_ghost = books->main_ghost;
+    int to_main = 1;
     int returns = s3fifo_returns(state, books, digest, small_ghost, main_ghost, 1.0);
     if (returns == REFER) {
         returns = s3fifo_returns(state, books, digest, main_ghost, small_ghost, -1.0);
+        to_main = returns == DONE && (double)books->small->live >= books->target;
     }
     if (returns < 0) {
         return FAILED;
     }
-    queue_push(returns == DONE ? books->main : books->small, entry);
+    queue_push(to_main ? books->main : books->small, entry);
     if (returns == REFER && at(books->policy, state->at_s3fifo.filling) == Py_True &&
         (double)books->small->live > books->target) {
         Line *line;
