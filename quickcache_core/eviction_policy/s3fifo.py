@@ -61,12 +61,6 @@ else:
     """The one that the policy uses: in C where it was built."""
 
 
-def _step(digest: int, ghost: Ghost, other: Ghost) -> float:
-    """How far the target moves when a key comes back that `ghost` has."""
-    step = max(1.0, len(other) / len(ghost))
-    return step if digest in ghost.new else step / 2
-
-
 class S3FIFOEvictionPolicy(EvictionPolicy):
     """A small queue tries newcomers out, a main queue keeps what was used; their sizes adapt to the workload.
 
@@ -107,15 +101,19 @@ class S3FIFOEvictionPolicy(EvictionPolicy):
     def insert(self, entry: Entry) -> None:
         digest = hash(entry.key)
         ghost = self._small_ghost
-        if digest in ghost.new or digest in ghost.old:
-            self._move_target(self._target + _step(digest, ghost, self._main_ghost))
+        lately = digest in ghost.new
+        if lately or digest in ghost.old:
+            step = max(1.0, len(self._main_ghost) / len(ghost))
+            self._move_target(self._target + (step if lately else step / 2))
             ghost.discard(digest)
             self._main.append(entry)
             return
         small = self._small
         ghost = self._main_ghost
-        if digest in ghost.new or digest in ghost.old:
-            self._move_target(self._target - _step(digest, ghost, self._small_ghost))
+        lately = digest in ghost.new
+        if lately or digest in ghost.old:
+            step = max(1.0, len(self._small_ghost) / len(ghost))
+            self._move_target(self._target - (step if lately else step / 2))
             ghost.discard(digest)
             (self._main if small.live >= self._target else small).append(entry)
             return
