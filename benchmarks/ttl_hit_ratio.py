@@ -153,7 +153,7 @@ turn comes.
 
 def run(*, quick: bool = False, processes: int = 2) -> None:
     folder = traces.folder()
-    limit = 50_000 if quick else 200_000
+    limit = 50_000 if quick else traces.REQUESTS
     jobs = [
         Job(trace, folder, limit)
         for trace in traces.TRACES
