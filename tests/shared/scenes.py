@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import tempfile
 import threading
@@ -53,6 +54,33 @@ def increment(cache: QuickCache, tally: str) -> None:
         while True:
             cache.incr("n")
             file.write(b"1")
+
+
+def replace_files_within(cache: QuickCache, operation: str, args: list[Any]) -> None:
+    """Call a method that writes, and have the directory replaced in the middle of it: after its commit,
+    before it knows.
+    """
+    link = connection_of(cache)
+    commit = link._commit
+
+    def notice() -> None:
+        link._next_look = 0.0
+        link.ready()
+
+    def commit_and_lose_it(txn: Any, slots: list[int]) -> int:
+        label: int = commit(txn, slots)
+        shutil.rmtree(link.path)
+        # As when another thread looks whether the files are still the same.
+        other = threading.Thread(target=notice)
+        other.start()
+        other.join()
+        return label
+
+    link._commit = commit_and_lose_it
+    try:
+        getattr(cache, operation)(*args)
+    finally:
+        del link._commit
 
 
 def no_background_thread(cache: QuickCache) -> None:

@@ -135,7 +135,7 @@ def test_stopped_writer_killed(start: Start, stopped: Remote) -> None:
 def test_writer_goes_on_after_a_long_stop(start: Start) -> None:
     """Stopped after the commit, before it knew: its near store learns what the others did meanwhile."""
     other, sleeper = start(), start()
-    sleeper.trap("reading:Reading.wrote", "before", signal.SIGSTOP)
+    sleeper.trap("reading:NearStore.keep", "before", signal.SIGSTOP)
     sleeper.ask("call", "set", ["k", "theirs"], {})
     sleeper.wait_until_stopped()
     assert other.get("k") == "theirs"

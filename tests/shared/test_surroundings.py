@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,38 @@ pytestmark = pytest.mark.slow
 
 Start = Callable[..., Remote]
 
+SCENES = "tests.shared.scenes"
+
 NOBODY = 65534
 """A user."""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+
+
+@pytest.mark.parametrize(
+    ("operation", "args"),
+    [
+        ("set", ["k", "old"]),
+        ("set", ["k", "old", 60]),
+        ("set_many", [{"k": "old"}]),
+        ("add", ["k", "old"]),
+        ("update", ["there", "old"]),
+        ("incr", ["number"]),
+        ("delete", ["there"]),
+    ],
+)
+def test_directory_replaced_in_the_middle_of_a_write(start: Start, operation: str, args: list[Any]) -> None:
+    """What was written to the old files isn't taken for what is in the new ones, however young these are."""
+    writer = start()
+    for n in range(20):
+        writer.set("there", n)  # the transactions of the old files have higher numbers
+    writer.set("number", 1)
+    writer.do("run", f"{SCENES}:replace_files_within", operation, args)
+    other = start()
+    for key in ("k", "there", "number"):
+        assert writer.get(key, "gone") == "gone"
+        other.set(key, "new")
+        assert writer.get(key) == "new"
 
 
 # Modes

@@ -40,11 +40,12 @@ class Change:
         raw = stored_key(key)
         slot = slot_of(raw)
         if delta.__class__ in _NUMBERS:
+            young = self._reading.near.young
             result, label = self._table.add_to(raw, slot, delta)
             if result is not None:
                 number, deadline = result
                 if deadline is not None:
-                    self._reading.wrote(key, number, label, slot, deadline, b"")
+                    self._reading.wrote(young, key, number, label, slot, deadline, b"")
                 return _LIVE, number
         while True:
             old, _ = self._read(raw, slot)
@@ -61,10 +62,11 @@ class Change:
                 number, deadline = initial, FOREVER if ttl == FOREVER else self._now() + ttl
             number = summed(key, number, delta)
             record, stored = self._codec.encode(raw, key, number, deadline, extras)
+            young = self._reading.near.young
             swapped = self._table.swap(raw, slot, old, record, bounds)
             if swapped is not None:
                 if not extras:
-                    self._reading.wrote(key, stored, swapped, slot, deadline, record)
+                    self._reading.wrote(young, key, stored, swapped, slot, deadline, record)
                 return state, number
 
     def pop(self, key: str) -> tuple[Presence, Any]:

@@ -34,9 +34,10 @@ logger = logging.getLogger(__name__)
 getpid, monotonic = os.getpid, time.monotonic
 
 T = TypeVar("T")
-Action = Callable[[Any, list[int]], tuple[T, bool]]
-"""Gets the write transaction and the slots to be stamped, to which it may add; returns its result and whether
-it changed anything. It runs nobody else's code, and may be run again from the start.
+Action = Callable[..., tuple[T, bool]]
+"""Gets the write transaction and the slots to be stamped, to which it may add, and what was given with it if
+that isn't None; returns its result and whether it changed anything. It runs nobody else's code, and may be
+run again from the start.
 """
 Visit = Callable[[memoryview, memoryview], Any]
 """Gets a stored key and its record; returns what to collect, None to pass over it, or `STOP`."""
@@ -52,6 +53,8 @@ _REPORT = 60.0
 _WRONG_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _GRACE = 30.0
 """Seconds after which no thread can still be using files that were replaced."""
+_TWICE = (1, 2)
+"""Attempts to have both the guard and the files that it guards."""
 _CHUNK = 5_000
 """Entries visited in one read transaction, which keeps pages from being used again."""
 
@@ -201,17 +204,36 @@ class Connection:
             self._recovered()
         return records, label
 
-    def write(self, action: Action[T], slots: list[int], patience: float | None = None) -> tuple[T, int]:
+    def write(
+        self, action: Action[T], slots: list[int], given: Any = None, patience: float | None = None
+    ) -> tuple[T, int]:
         """Run an action as the only writer of the host; its result, and the label of its outcome.
 
-        Raises `Crowded`, and whatever the action raises; nothing has happened then. `patience`: seconds that
-        it waits for other writers, if not as long as always.
+        Raises `Crowded`, and whatever the action raises; nothing has happened then. `given` is for actions
+        that are run often: a method that gets all it needs is cheaper than a function made for each call.
+        `patience`: seconds that it waits for other writers, if not as long as always.
         """
-        guard, environment = self._guarded(patience)
+        for _ in _TWICE:
+            # As `ready` begins, written out.
+            if self._environment is None or monotonic() >= self._next_look or self.pid != getpid():
+                self.ready()
+            guard = self.guard
+            if not guard.acquire(patience):
+                raise WriterBusy(
+                    f"{self.path}: another writer has had the cache for {self.patience:g} s; "
+                    "look for a stopped process"
+                )
+            environment = self._environment
+            if environment is not None and guard is self.guard:
+                break
+            # Another thread found the files replaced meanwhile, and these have a guard of their own.
+            guard.release()
+        else:
+            raise StoreUnavailable(f"{self.path}: {self._outage or 'it is being opened'}")
         try:
             txn = environment.begin(None, None, True, True)
             try:
-                result, changed = action(txn, slots)
+                result, changed = action(txn, slots) if given is None else action(txn, slots, given)
                 if changed:
                     label = self._commit(txn, slots)
                 else:
@@ -231,24 +253,6 @@ class Connection:
         if self._outage:
             self._recovered()
         return result, label
-
-    def _guarded(self, patience: float | None) -> tuple[WriterGuard, Any]:
-        """The guard, which the caller has then, and the environment that it guards."""
-        for _ in range(2):
-            if self._environment is None or monotonic() >= self._next_look or self.pid != getpid():
-                self.ready()
-            guard = self.guard
-            if not guard.acquire(patience):
-                raise WriterBusy(
-                    f"{self.path}: another writer has had the cache for {self.patience:g} s; "
-                    "look for a stopped process"
-                )
-            environment = self._environment
-            if environment is not None and guard is self.guard:
-                return guard, environment
-            # Another thread found the files replaced meanwhile, and these have a guard of their own.
-            guard.release()
-        raise StoreUnavailable(f"{self.path}: {self._outage or 'it is being opened'}")
 
     def catch_up(self) -> None:
         """Do what was postponed. Not to be called in the middle of a write."""

@@ -47,7 +47,7 @@ class Lives:
                 txn.put(raw, record)
             return True, record is not None
 
-        return self._connection.write(action, [], patience)[0]
+        return self._connection.write(action, [], patience=patience)[0]
 
     def put_off(self, raw: bytes, seconds: float) -> None:
         """Have nobody told for so long that the entry is due for a refresh. Nobody is told of this either."""

@@ -225,8 +225,19 @@ class Reading:
 
     # Keeping
 
-    def wrote(self, key: str, stored: Any, label: int, slot: int, deadline: float, record: bytes) -> None:
-        """Keep near what this process has just written: the value, and its record; `b""` for a plain one."""
+    def wrote(
+        self,
+        young: dict[str, NearEntry],
+        key: str,
+        stored: Any,
+        label: int,
+        slot: int,
+        deadline: float,
+        record: bytes,
+    ) -> None:
+        """Keep near what this process has just written: the value, and its record; `b""` for a plain one.
+        `young` as for `NearStore.keep`, from before it was written.
+        """
         if stored.__class__ is Frozen:
             stored = self.forms.near_form(key, stored)
         near = self.near
@@ -235,7 +246,7 @@ class Reading:
             entry: NearEntry = rich_entry(stored, label, slot, extras)
         else:
             entry = NearEntry(stored, label, slot, deadline)
-        near.keep(near.young, key, entry, len(record))
+        near.keep(young, key, entry, len(record))
 
     def _pay(self, keys: list[str]) -> None:
         self._table.remove_many([(raw, slot_of(raw)) for raw in map(stored_key, keys)])

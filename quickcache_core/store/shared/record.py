@@ -9,12 +9,12 @@ from quickcache_core.events import RemovalCause
 from quickcache_core.store import record as layout
 from quickcache_core.store.base import Presence
 from quickcache_core.store.life import TAG_SLOTS
-from quickcache_core.store.record import FLAGS, RICH, Extras, Raw, deadline_of, presence_of
+from quickcache_core.store.record import FLAGS, HEADER, RICH, Extras, Raw, deadline_of, presence_of
 from quickcache_core.store.shared.words import FIRST_TAG
 
 # Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
 _OVERDUE, _INVALIDATED = RemovalCause.EXPIRED, RemovalCause.INVALIDATED
-_GONE = Presence.ABSENT
+_LIVE, _EXPIRED, _GONE = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
 
 MALFORMED: Final = (struct.error, IndexError, ValueError)
 """What reading a record raises that none of us wrote."""
@@ -39,10 +39,11 @@ def presence(record: Raw | None, now: float, stamps: Any) -> Presence:
     if record is None:
         return _GONE
     try:
-        extras = extras_of(record) if record[FLAGS] & RICH else None
-        if extras is not None and is_invalid(extras, stamps):
-            return _GONE
-        return presence_of(record, now, extras)
+        until, _, flags, _ = HEADER.unpack_from(record)
+        if not flags & RICH:  # commonly
+            return _LIVE if until > now else _EXPIRED
+        extras = extras_of(record)
+        return _GONE if is_invalid(extras, stamps) else presence_of(record, now, extras)
     except MALFORMED:
         return _GONE
 

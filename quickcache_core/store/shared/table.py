@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from quickcache_core.clock import Clock
 from quickcache_core.events import RemovalCause
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.store.base import Bounds, Presence
 from quickcache_core.store.codec import added
-from quickcache_core.store.record import Raw, deadline_of, is_rich, labelled, touched
+from quickcache_core.store.record import HEADER, RICH, Raw, deadline_of, is_rich, labelled, touched
 from quickcache_core.store.shared.connection import STOP, Connection, Crowded
 from quickcache_core.store.shared.eviction import MOST_DELETIONS, NO_LIMIT, Removal, Victims, evict
 from quickcache_core.store.shared.expiry import in_ms, note_due
 from quickcache_core.store.shared.lives import Lives, Token, count_up
 from quickcache_core.store.shared.record import presence
 from quickcache_core.store.shared.values import original_key
-from quickcache_core.store.shared.words import ENTRIES, WHOLE
+from quickcache_core.store.shared.words import ENTRIES, NEW_DUE, WHOLE
 from quickcache_core.store.shared.writing import Writing
 
-_LIVE, _EXPIRED, _ABSENT = Presence.LIVE, Presence.EXPIRED, Presence.ABSENT
-_CAUSES = {
-    _LIVE: RemovalCause.EXPLICIT,
-    _EXPIRED: RemovalCause.EXPIRED,
-    _ABSENT: RemovalCause.INVALIDATED,
-}
-"""Why an entry left that somebody removed, by what it was."""
+# Looking a member up on an Enum class costs three dictionary look-ups in 3.11.
+_LIVE, _EXPIRED = Presence.LIVE, Presence.EXPIRED
+_EXPLICIT, _OVERDUE = RemovalCause.EXPLICIT, RemovalCause.EXPIRED
+_INVALIDATED = RemovalCause.INVALIDATED
+RECORDS: Final = 16
+"""Of the largest size, so many would fill the map. A larger one may find no room, however many leave."""
+_CHANGED = None, True
+"""What an action returns that has no result but changed something."""
 
 
 class Reader(Protocol):
@@ -84,8 +86,8 @@ class SharedTable:
 
     @property
     def largest_record(self) -> int:
-        """Bytes. A larger one may find no room, however many others leave."""
-        return self.connection.map_size >> 4
+        """Bytes."""
+        return self.connection.map_size // RECORDS
 
     def __len__(self) -> int:
         return self.connection.statistics()["entries"]
@@ -96,24 +98,31 @@ class SharedTable:
 
     # Writing one key
 
-    def put(self, raw: bytes, slot: int, record: bytes, deadline: float, bounds: Bounds) -> int:
-        """Insert or overwrite."""
-        due, now = in_ms(deadline), self._now()
-
-        def action(txn: Any, slots: list[int]) -> tuple[None, bool]:
-            old = txn.get(raw)
-            if old is None or self.writing.listeners or is_rich(old) or deadline_of(old) <= now:
-                self._store(txn, slots, raw, record, old, bounds, removals)
-                return None, True
-            # As `_store`, for the common case.
-            note_due(self.connection.words.stamps, due)
-            txn.put(raw, record)
-            return None, True
-
+    def put(self, raw: bytes, slot: int, record: bytes, deadline: float, now: float, bounds: Bounds) -> int:
+        """Insert or overwrite a record that ends then."""
         removals: list[Removal] = []
-        _, label = self._write(action, [slot], len(record), removals)
+        given = raw, record, deadline, now, bounds, removals
+        _, label = self._write(self._put, [slot], len(record), removals, given)
         self.counters.sets += 1
         return label
+
+    def _put(self, txn: Any, slots: list[int], given: tuple[Any, ...]) -> tuple[None, bool]:
+        raw, record, deadline, now, bounds, removals = given
+        old = txn.get(raw)
+        if old is not None and not self.writing.listeners:
+            try:
+                until, _, flags, _ = HEADER.unpack_from(old)
+            except struct.error:  # none of us wrote it
+                until, flags = now, 0
+            if not flags & RICH and until > now:
+                # As `_store`, for the common case.
+                stamps = self.connection.words.stamps
+                if deadline * 1000 < stamps[NEW_DUE]:
+                    note_due(stamps, in_ms(deadline))
+                txn.put(raw, record)
+                return _CHANGED
+        self._store(txn, slots, raw, record, old, bounds, removals)
+        return _CHANGED
 
     def add(self, raw: bytes, slot: int, record: bytes, bounds: Bounds) -> tuple[bool, int]:
         """Insert unless a live entry is there."""
@@ -175,23 +184,25 @@ class SharedTable:
         None if there is none of that kind.
         """
 
-        def action(txn: Any, slots: list[int]) -> tuple[tuple[int | float, float | None] | None, bool]:
-            old = txn.get(raw)
-            if old is None:
-                return None, False
-            summed = added(old, delta) if self.presence(old) is _LIVE else None
-            if summed is None:
-                return None, False
-            record, number = summed
-            rich = is_rich(old)
-            deadline = deadline_of(old)
-            txn.put(raw, record)
-            return (number, None if rich else deadline), True
-
-        result, label = self._write(action, [slot], 0, [])
+        result, label = self._write(self._add_to, [slot], 0, [], (raw, delta))
         if result is not None:
             self.counters.sets += 1
         return result, label
+
+    def _add_to(
+        self, txn: Any, slots: list[int], given: tuple[bytes, int | float]
+    ) -> tuple[tuple[int | float, float | None] | None, bool]:
+        raw, delta = given
+        old = txn.get(raw)
+        if old is None or self.presence(old) is not _LIVE:
+            return None, False
+        summed = added(old, delta)
+        if summed is None:
+            return None, False
+        record, number = summed
+        deadline = None if is_rich(old) else deadline_of(old)
+        txn.put(raw, record)
+        return (number, deadline), True
 
     def touch(self, raw: bytes, slot: int, ttl: float) -> Presence:
         def action(txn: Any, slots: list[int]) -> tuple[Presence, bool]:
@@ -243,22 +254,25 @@ class SharedTable:
         Where nothing was, it is stamped all the same: nobody may store what was computed before.
         """
 
-        def action(txn: Any, slots: list[int]) -> tuple[tuple[Presence, bytes | None], bool]:
-            old = txn.get(raw)
-            state = self.presence(old)
-            if old is None:
-                count_up(txn)
-                return (state, None), True
-            record = bytes(old) if want else None
-            removals[:] = [(original_key(raw, old), _CAUSES[state])]
-            txn.delete(raw)
-            return (state, record), True
-
         removals: list[Removal] = []
-        (state, record), label = self._write(action, [slot], 0, removals)
+        (state, record), label = self._write(self._remove, [slot], 0, removals, (raw, want, removals))
         if state is not _LIVE:
             self.counters.failed_ops += 1
         return state, record, label
+
+    def _remove(
+        self, txn: Any, slots: list[int], given: tuple[bytes, bool, list[Removal]]
+    ) -> tuple[tuple[Presence, bytes | None], bool]:
+        raw, want, removals = given
+        old = txn.get(raw)
+        state = self.presence(old)
+        if old is None:
+            count_up(txn)
+            return (state, None), True
+        record = bytes(old) if want else None
+        removals[:] = [(original_key(raw, old), _cause(state))]
+        txn.delete(raw)
+        return (state, record), True
 
     def put_with(
         self, raw: bytes, slot: int, record: bytes, bounds: Bounds, tags: list[int], load: Token | None
@@ -318,7 +332,7 @@ class SharedTable:
                     continue
                 state = self.presence(old)
                 live += state is _LIVE
-                removals.append((original_key(raw, old), _CAUSES[state]))
+                removals.append((original_key(raw, old), _cause(state)))
                 txn.delete(raw)
             if not removals:
                 count_up(txn)  # as `remove` does
@@ -385,7 +399,7 @@ class SharedTable:
         elif removals is not None:
             state = self.presence(old)
             if state is not _LIVE:
-                removals.append((original_key(raw, old), _CAUSES[state]))
+                removals.append((original_key(raw, old), _cause(state)))
             elif self.writing.listeners:
                 removals.append((original_key(raw, old), RemovalCause.REPLACED))
         note_due(stamps, in_ms(deadline_of(record)))
@@ -413,6 +427,12 @@ class SharedTable:
             self.counters.reset(0)
             if self.publisher is not None:
                 self.publisher.count_from_zero()
+
+
+def _cause(state: Presence) -> RemovalCause:
+    """Why an entry left that somebody removed, by what it was."""
+    # No dictionary: the hash of a member is computed in Python.
+    return _EXPLICIT if state is _LIVE else _OVERDUE if state is _EXPIRED else _INVALIDATED
 
 
 def _nothing() -> None:

@@ -57,15 +57,22 @@ class Writing:
         pages = statistics["branch_pages"] + statistics["leaf_pages"] + statistics["overflow_pages"]
         return statistics["entries"], pages * statistics["psize"]
 
-    def write(self, action: Action[T], slots: list[int], size: int, removals: list[Removal]) -> tuple[T, int]:
+    def write(
+        self,
+        action: Action[T],
+        slots: list[int],
+        size: int,
+        removals: list[Removal],
+        given: Any = None,
+    ) -> tuple[T, int]:
         """Run an action that stores `size` bytes, make room if it takes that, and tell listeners what left.
 
-        The action fills `removals`.
+        The action fills `removals`; `given` is what `Connection.write` hands on to it.
         """
         try:
-            result = self.connection.write(action, slots)
+            result = self.connection.write(action, slots, given)
         except Crowded:
-            result = self._write_with_room(action, slots, size, removals)
+            result = self._write_with_room(action, slots, size, removals, given)
         if removals:
             self._left(removals)
         if size:
@@ -75,14 +82,14 @@ class Writing:
         return result
 
     def _write_with_room(
-        self, action: Action[T], slots: list[int], size: int, removals: list[Removal]
+        self, action: Action[T], slots: list[int], size: int, removals: list[Removal], given: Any
     ) -> tuple[T, int]:
         swept = False
         for attempt in range(_ROUNDS):
             removals.clear()
             try:
                 # Slots that a former attempt added are stamped as well, which does no harm.
-                return self.connection.write(action, slots)
+                return self.connection.write(action, slots, given)
             except Crowded as crowded:
                 if crowded.due and not swept:
                     # Expired ones leave first, all of them: they are found together.
