@@ -28,6 +28,7 @@ from quickcache_core.store.base import Bounds
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.store.shared import connection, environment
 from quickcache_core.store.shared import directory as shared_directory
+from quickcache_core.store.shared.fork_mark import MarkByPid
 from tests.waiting import readable
 
 _kept: list[Any] = []
@@ -54,6 +55,13 @@ def increment(cache: QuickCache, tally: str) -> None:
         while True:
             cache.incr("n")
             file.write(b"1")
+
+
+def tell_forks_by_pid(cache: QuickCache) -> None:
+    """As where the kernel wipes no pages."""
+    link = connection_of(cache)
+    link._mark = MarkByPid()
+    link._mark[0] = 1
 
 
 def replace_files_within(cache: QuickCache, operation: str, args: list[Any]) -> None:

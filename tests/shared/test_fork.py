@@ -37,12 +37,18 @@ def users_left(directory: Path) -> bool:
 @pytest.mark.parametrize("threads", [0, 2], ids=["single-threaded", "threads-writing"])
 @pytest.mark.parametrize("depth", [1, 3], ids=["child", "child-of-child-of-child"])
 @pytest.mark.parametrize("used", [True, False], ids=["used-before", "not-used-before"])
-@pytest.mark.parametrize("hooks", [True, False], ids=["os.fork", "fork-in-C"])
+@pytest.mark.parametrize(
+    ("hooks", "by_pid"),
+    [(True, False), (False, False), (False, True)],
+    ids=["os.fork", "fork-in-C", "fork-in-C-told-by-pid"],
+)
 def test_all_generations_share_the_entries(
-    start: Start, threads: int, depth: int, used: bool, hooks: bool
+    start: Start, threads: int, depth: int, used: bool, hooks: bool, by_pid: bool
 ) -> None:
     """At once, in all directions, with near hits on every side."""
     parent, other = start(), start()
+    if by_pid:
+        parent.do("run", f"{SCENES}:tell_forks_by_pid")
     if not hooks:
         # As in a master of uWSGI: a child has the interpreter's lock as any other thread left it.
         parent.do("run", f"{SCENES}:no_background_thread")

@@ -24,6 +24,7 @@ from quickcache_core.store.shared.environment import (
     never_close,
     open_environment,
 )
+from quickcache_core.store.shared.fork_mark import fork_mark
 from quickcache_core.store.shared.guard import WriterGuard
 from quickcache_core.store.shared.leases import Leases
 from quickcache_core.store.shared.words import Words, sizes_are_right
@@ -31,7 +32,7 @@ from quickcache_core.store.shared.words import Words, sizes_are_right
 logger = logging.getLogger(__name__)
 
 # Called with each operation: a global name is found faster than the attribute of a module.
-getpid, monotonic = os.getpid, time.monotonic
+monotonic = time.monotonic
 
 T = TypeVar("T")
 Action = Callable[..., tuple[T, bool]]
@@ -101,6 +102,8 @@ class Connection:
         self._data_identity: tuple[int, ...] | None = None
         self._next_look = self._next_reader_check = self._retry_at = 0.0
         self.pid = os.getpid()
+        self._mark = fork_mark()
+        self._mark[0] = 1
         self._environment: Any = None
         self.guard = WriterGuard(-1, patience)
         """A thread that finds itself its owner, where it begins a write, is running a finaliser in the middle
@@ -164,7 +167,7 @@ class Connection:
     def read(self, raw: bytes, slot: int) -> tuple[bytes | None, int]:
         """The record, and the label of the state in which it was found."""
         # As `ready` begins, written out: this is behind every get that the near store can't answer.
-        if self._environment is None or monotonic() >= self._next_look or self.pid != getpid():
+        if self._environment is None or monotonic() >= self._next_look or not self._mark[0]:
             self.ready()
         try:
             txn, label = self._begin_read(slot)
@@ -215,7 +218,7 @@ class Connection:
         """
         for _ in _TWICE:
             # As `ready` begins, written out.
-            if self._environment is None or monotonic() >= self._next_look or self.pid != getpid():
+            if self._environment is None or monotonic() >= self._next_look or not self._mark[0]:
                 self.ready()
             guard = self.guard
             if not guard.acquire(patience):
@@ -378,10 +381,10 @@ class Connection:
 
     def ready(self) -> None:
         """Have the files open, and still the same ones."""
-        if self.pid != os.getpid():
+        if not self._mark[0]:
             # uWSGI's master forks without telling Python. Whoever comes second finds it done.
             with self._fork_lock:
-                if self.pid != os.getpid():
+                if not self._mark[0]:
                     self.after_fork_in_child(held=False)
         if self._environment is None:
             self._reopen()
@@ -536,5 +539,6 @@ class Connection:
         self.leases = Leases(self.directory.lease_lock)
         words = None if self._identity is None else self.words.stamps
         self.guard = WriterGuard(self.directory.write_lock, self.patience, words)
-        # Last: for other threads it is the sign that all of this is done.
         self.pid = os.getpid()
+        # Last: for other threads it is the sign that all of this is done.
+        self._mark[0] = 1
