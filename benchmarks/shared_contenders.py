@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,6 +31,7 @@ OTHERS: Final = 1_000
 """How many of them are dicts, and as many are numbers."""
 TEXTS: Final = ENTRIES - 2 * OTHERS
 TTL: Final = 86_400  # seconds
+LEASE: Final = 30  # seconds
 TEXT: Final = "A value of one hundred characters. ".ljust(100, ".")
 SMALL_DICT: Final = {"id": 7, "name": "Ada", "email": "ada@example.org", "active": True}
 NEAR_SIZE: Final = 2 * ENTRIES
@@ -51,15 +52,17 @@ class Contender:
     open: Callable[[Path, Variant], Any]
     """The cache in a folder. Each process opens its own; the first one makes it."""
     code: Mapping[str, str]
-    """Operation, the statement for it."""
+    """Operation, the statement for it; those that it hasn't are left out."""
     bulk: Callable[[Any], AbstractContextManager[Any]] = nullcontext
     """Around a fill that isn't timed; gives the cache to fill."""
     seal: Callable[[Any], None] = lambda cache: None
     """Makes a cache full that was just filled."""
+    names: Mapping[str, Any] = field(default_factory=dict)
+    """What the statements call besides the cache."""
 
     def scope(self, cache: Any) -> Scope:
-        names = {"text": TEXT, "small_dict": SMALL_DICT, "ttl": TTL, "dumps": pickle.dumps}
-        return {"cache": cache, "loads": pickle.loads, **names}
+        names = {"text": TEXT, "small_dict": SMALL_DICT, "ttl": TTL, "lease": LEASE, "dumps": pickle.dumps}
+        return {"cache": cache, "loads": pickle.loads, **names, **self.names}
 
 
 def contenders(missing: Mapping[str, str]) -> tuple[list[Contender], dict[str, str]]:
@@ -89,13 +92,17 @@ _DJANGO_CODE: Final = {
 """The timeout is a setting there. In `get_many`, `key` stands for a tuple of keys."""
 
 
+_OUR_LOCK: Final = "with cache.lock(key, lease=lease):\n    pass"
+
+
 def _ours() -> Contender:
     import lmdb  # noqa: F401 - what the store needs
 
     def open_cache(folder: Path, variant: Variant) -> QuickCache:
         return QuickCache(QuickCacheConfig(location=_our_location(folder, variant), **_our_options(variant)))
 
-    return Contender(OURS, open_cache, {**_DJANGO_CODE, "get": "cache.get(key, None)"})
+    code = {**_DJANGO_CODE, "get": "cache.get(key, None)", "lock": _OUR_LOCK}
+    return Contender(OURS, open_cache, code)
 
 
 def _our_location(folder: Path, variant: Variant) -> str:
@@ -137,6 +144,7 @@ def _valkey() -> Contender:
         "delete": "cache.delete(key)",
         "incr": "cache.incr(key)",
         "get_many": "cache.mget(key)",
+        "lock": "with cache.lock(key, timeout=lease):\n    pass",
     }
     return Contender(VALKEY, open_cache, code, seal=seal)
 
@@ -185,8 +193,14 @@ def _diskcache() -> Contender:
         "delete": "cache.delete(key)",
         "incr": "cache.incr(key)",
         "get_many": "[cache.get(each) for each in key]",
+        "lock": "with Lock(cache, key, expire=lease):\n    pass",
     }
-    return Contender(DISKCACHE, open_cache, code, bulk, seal)
+    return Contender(DISKCACHE, open_cache, code, bulk, seal, {"Lock": diskcache.Lock})
+
+
+def in_memory() -> Contender:
+    """QuickCache in scope `memory`, for what is compared with that by the way."""
+    return Contender("QuickCache in memory", lambda folder, variant: QuickCache(), {"lock": _OUR_LOCK})
 
 
 class _Uncounted(FileBasedCache):

@@ -20,6 +20,7 @@ from benchmarks.shared_contenders import (
     DISKCACHE,
     ENTRIES,
     FILES,
+    LEASE,
     OTHERS,
     OURS,
     OURS_IN_DJANGO,
@@ -31,6 +32,7 @@ from benchmarks.shared_contenders import (
     Variant,
     configure_django,
     contenders,
+    in_memory,
 )
 from benchmarks.timing import Keys, Ratio, Task, compile_loop, interleave, ratio
 from benchmarks.worker_processes import (
@@ -56,6 +58,7 @@ TURN = 0.3  # seconds
 NEAR_HIT = "get, near hit"
 NEAR_MISS = "get that misses the near store"
 SET = "set of an existing key"
+LOCK = "lock, taken and given back"
 BUDGETS: Mapping[str, Mapping[str, float]] = {
     NEAR_HIT: {VALKEY: 40, DISKCACHE: 8, FILES: 15, DATABASE: 40},
     NEAR_MISS: {VALKEY: 10, DISKCACHE: 2, FILES: 4, DATABASE: 10},
@@ -91,6 +94,7 @@ OPERATIONS = (
     Operation("incr", "incr", keys="numbers"),
     Operation("get_many of 20, near hits", "get_many", keys="twenties"),
     Operation("get_many of 20 that miss the near store", "get_many", "twenties", "small near store"),
+    Operation(LOCK, "lock", keys="locks"),
 )
 
 
@@ -159,6 +163,7 @@ class Bench:
             "asked": asked,
             "dicts": self.dicts,
             "absent": absent_keys(OTHERS),
+            "locks": [f"lock:{each}:profile" for each in range(OTHERS)],
             "numbers": self.numbers,
             "twenties": [tuple(asked[first : first + 20]) for first in range(0, TEXTS, 20)],
         }
@@ -170,7 +175,9 @@ class Bench:
         for operation in OPERATIONS:
             fresh = FreshKeys(1_500)
             tasks = []
-            for contender in self.entrants:
+            for contender in [*self.entrants, in_memory()]:
+                if operation.code not in contender.code:
+                    continue
                 cache = self.cache(contender, operation.variant)
                 loop = compile_loop(contender.code[operation.code], contender.scope(cache))
                 tasks.append(Task(contender.name, loop, self.keys(operation.keys, contender, fresh)))
@@ -253,6 +260,9 @@ How many times QuickCache's time.
 
 {_operations(entrants, done)}
 
+Whoever takes a lock has a lease of {LEASE} seconds; QuickCache's is free as soon as its process ends, too. In
+scope `memory` it takes {done[LOCK][in_memory().name].best * 1e6:.0f} µs.
+
 ### Processes at the same time, {1 - SETS:.0%} gets, {SETS:.0%} sets, keys by Zipf's law
 
 Of all processes together, in the best of the turns; and how many times that {base} does.
@@ -293,7 +303,13 @@ def _operations(entrants: Sequence[Contender], done: Mapping[str, Mapping[str, T
     base = OURS if any(each.name == OURS for each in entrants) else entrants[0].name
     rows = []
     for name, tasks in done.items():
-        others = [f"{ratio(tasks[each.name], tasks[base])}" for each in entrants if each.name != base]
+        if base not in tasks:
+            continue
+        others = [
+            f"{ratio(tasks[each.name], tasks[base])}" if each.name in tasks else "-"
+            for each in entrants
+            if each.name != base
+        ]
         rows.append((name, f"{tasks[base].best * 1e6:.2f}", *others))
     names = [each.name for each in entrants if each.name != base]
     return report.table(("", f"{base}, µs", *names), rows)
