@@ -26,8 +26,8 @@ from quickcache_core.maintenance import maintenance
 from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.base import Bounds
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
-from quickcache_core.store.shared import connection, environment
 from quickcache_core.store.shared import directory as shared_directory
+from quickcache_core.store.shared import environment, open_files
 from quickcache_core.store.shared.fork_mark import MarkByPid
 from tests.waiting import readable
 
@@ -403,7 +403,7 @@ def umask(_: None, mask: int) -> None:
 
 
 def short_grace(cache: QuickCache) -> None:
-    connection._GRACE = 0.1  # type: ignore[misc]
+    open_files._GRACE = 0.1  # type: ignore[misc]
 
 
 def look(cache: QuickCache) -> None:

@@ -152,7 +152,7 @@ def test_process_stopped_while_opening(start: Start, directory: Path) -> None:
     user = start()
     user.set("k", 1)
     opener = start(None)
-    opener.trap("connection:open_environment", "before", signal.SIGSTOP)
+    opener.trap("open_files:open_environment", "before", signal.SIGSTOP)
     opener.ask("open", str(directory), {})
     opener.wait_until_stopped()
     user.set("k", 2)
