@@ -214,6 +214,7 @@ def fork_and_compare(cache: QuickCache, depth: int, used: bool, hooks: bool, lev
             assert cache.get(f"from depth {level - 1}") == "child"
         name = f"from depth {level}"
         cache.set(name, "child")
+        assert connection_of(cache).pid == os.getpid(), "it wrote by what it inherited"
         assert cache.get(name) == "child"
         assert cache.incr("n", initial=0) == level
         assert cache.add(f"added {level}", 1, exist_ok=True)

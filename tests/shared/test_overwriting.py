@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,3 +137,55 @@ def test_a_finaliser_in_the_middle(cache: QuickCache, monkeypatch: pytest.Monkey
     cache.set("k", 1)
     assert cache.get("finaliser") == 1
     assert not connection.postponed
+
+
+def test_a_full_cache_whose_entries_have_expired(directory: Path, clock: ManualClock) -> None:
+    """They leave, all of them, and the new one is stored; nobody else has to go."""
+    location = f"shared://{directory}"
+    cache = QuickCache(QuickCacheConfig(location=location, max_size=100, max_bytes="4MB", clock=clock))
+    cache.set_many({f"k{n}": n for n in range(100)}, 1)
+    clock.advance(2.0)
+    cache.set("new", 1, 60)
+    assert cache.get("new") == 1
+    figures = cache.metrics()
+    assert (cache.size(), figures.expired_removals, figures.evictions) == (1, 100, 0)
+
+
+def test_files_that_are_replaced_while_it_waits_for_the_guard(
+    cache: QuickCache, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes to the new ones, with the guard of these, and lets go of the other."""
+    connection = store_of(cache)._connection
+    old, commit = connection.guard, connection._commit
+    acquire = old.acquire
+
+    def acquire_late(patience: float | None = None) -> bool:
+        monkeypatch.setattr(old, "acquire", acquire)
+        shutil.rmtree(directory)
+        looking = threading.Thread(target=connection.look)
+        looking.start()
+        looking.join()
+        return acquire(patience)
+
+    def commit_guarded(txn: Any, slots: list[int]) -> int:
+        assert connection.guard is not old
+        assert connection.guard.is_mine()
+        assert old.owner == 0
+        return commit(txn, slots)
+
+    monkeypatch.setattr(old, "acquire", acquire_late)
+    monkeypatch.setattr(connection, "_commit", commit_guarded)
+    cache.set("k", 1)
+    assert cache.size() == 1
+    assert cache.metrics().store_errors == 0
+
+
+def test_the_first_set_of_a_process(cache: QuickCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for background work, once."""
+    table = store_of(cache).table
+    calls: list[int] = []
+    monkeypatch.setattr(table, "wake", lambda: calls.append(1))
+    table.awake_in = 0
+    cache.set("k", 1)
+    cache.set("k", 2)
+    assert calls == [1]

@@ -226,7 +226,7 @@ class SharedStore(Store):
         raise ValueTooLarge(key, len(record), self._table.largest_record)
 
     def put(self, key: str, value: Any, ttl: float, bounds: Bounds) -> None:
-        # As with `_write` and `_encoded`, written out for what is written most: a fifth of its time.
+        # As with `_write`, `_encoded` and `Reading.wrote`, written out: no other write is as common.
         connection = self._connection
         if connection.guard.owner == get_ident():
             connection.postponed.append(functools.partial(self.put, key, value, ttl, bounds))
