@@ -38,7 +38,6 @@ BUSY = 5
 """Threads that never wait for anything."""
 VALKEY = "Valkey"
 CPU = time.process_time
-LOCK = "lock.acquire(); lock.release()"
 DURABLE = "write behind, durable queue in a file"
 ON_THE_WALL = {DURABLE}
 """What waits for the disk."""
@@ -95,7 +94,6 @@ def statements(folder: Path) -> Iterator[Statements]:
         durable = stack.enter_context(
             closing(made().with_source(Nowhere(), queue=str(folder / "queue"), **behind))
         )
-        shared = made(location=f"shared://{folder}/shared")
         queryset = Permission.objects.filter(content_type__model="x")
         yield {
             "`publish()`": ("cache.publish()", {"cache": published}, 1),
@@ -113,8 +111,6 @@ def statements(folder: Path) -> Iterator[Statements]:
                 1,
             ),
             "SQL of the same queryset": ("str(queryset.query)", {"queryset": queryset}, 1),
-            "a free lock, taken and released, scope `memory`": (LOCK, {"lock": plain.lock("name")}, 1),
-            "the same, scope `shared`": (LOCK, {"lock": shared.lock("name")}, 1),
             "weighing a text, for `max_bytes`": ("weigh(key, text)", {"weigh": weigh, "text": TEXT}, 1),
             "weighing a list of 100 dicts": (
                 "weigh(key, rows)",
