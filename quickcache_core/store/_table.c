@@ -93,7 +93,8 @@ is_past(const State *state, PyObject *now, PyObject *deadline)
     /* The function as well: libraries that turn the clock in tests exchange it within the object. */
     if (now == state->monotonic && PyCFunction_GET_FUNCTION(now) == state->monotonic_function &&
         PyFloat_CheckExact(deadline)) {
-        return monotonic() >= PyFloat_AS_DOUBLE(deadline);
+        double end = PyFloat_AS_DOUBLE(deadline);
+        return !is_surely_before(end) && monotonic() >= end;
     }
     PyObject *time = PyObject_CallNoArgs(now);
     if (time == NULL) {

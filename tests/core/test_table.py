@@ -204,6 +204,26 @@ def test_the_clock_of_the_machine(module: ModuleType) -> None:
     assert time.monotonic() >= before + 0.02
 
 
+def test_ends_near_and_far_by_the_clock_of_the_machine(module: ModuleType) -> None:
+    """Each is kept to: no value after it, and none missing before it."""
+    table = make(module, "counter", now=time.monotonic)
+    start = time.monotonic()
+    entries = [put(table, f"k{n}", n, start + 0.01 + n * 0.11) for n in range(22)]
+    live = list(entries)
+    while live:
+        for entry in live[:]:
+            before = time.monotonic()
+            found = table.get(entry.key, None)
+            after = time.monotonic()
+            if found == entry.value:
+                assert before < entry.deadline
+            else:
+                assert after >= entry.deadline
+                live.remove(entry)
+        time.sleep(0.0005)
+    assert time.monotonic() >= entries[-1].deadline
+
+
 def test_the_clock_can_be_exchanged(table: Any) -> None:
     """Also for one that fails; the error is the caller's to see."""
     put(table, "k", "value", 150.0)
