@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, Unpack
 
 from quickcache_core.decorators import Decorator, Tags, cached
@@ -83,8 +83,8 @@ class QuickCache:
     Single-key operations take constant time at any number of entries.
     """
 
-    # In a slot for `door`, which reads it where it is.
-    __slots__ = ("__dict__", "__weakref__", "_gate")
+    # In slots for `door`, which reads them where they are.
+    __slots__ = ("__dict__", "__weakref__", "_gate", "_get")
 
     default_config: ClassVar[type[QuickCacheConfig]]
     """What `QuickCache()` is made with."""
@@ -158,8 +158,9 @@ class QuickCache:
             ),
             self._load_options,
         )
-        if type(self).get is QuickCache.get:
-            # Found on the instance before the method of the class: a hit is one call, into the hot table.
+        if type(self).get is QuickCache.get and type(QuickCache.get) is FunctionType:
+            # No door. Found on the instance before the method of the class: a hit is one call, into the
+            # table.
             self.get = self._get  # type: ignore[method-assign]
         if self.aside is not None and type(self).aget is QuickCache.aget:
             self.aget = self._aget_aside  # type: ignore[method-assign]
@@ -205,6 +206,7 @@ class QuickCache:
 
     # One key
 
+    @door
     def get(self, key: str, default: Any = MISSING) -> Any:
         """The live value under `key`, else `default`.
 

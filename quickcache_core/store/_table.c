@@ -14,6 +14,11 @@ written within a critical section of their object, as the descriptors do it them
 #include "../_slots.h"
 
 #if PY_VERSION_HEX < 0x030D0000 /* which has no free-threaded builds */
+/* Nor a door: CPython goes a longer way to a method there, if the object has slots and a dictionary. What is found in
+   the dictionary is faster. */
+#define DOOR_NAME "quickcache_core.store._table.Door"
+#include "_door.h"
+
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }
 #endif
@@ -427,6 +432,72 @@ static const char *const full_names[KINDS] = {
     "quickcache_core.store._table.HookedTable",
 };
 
+#ifdef DOOR_NAME
+
+/* `get(self, key, default=MISSING)` of a cache. Of a table in C at once; otherwise by what the cache reads with. */
+static PyObject *
+cache_get(PyObject *object, PyObject *const *args, size_t flags, PyObject *names)
+{
+    const Door *door = (Door *)object;
+    Py_ssize_t given = PyVectorcall_NARGS(flags);
+    PyObject *reader = behind(door, args, given);
+    if (reader == NULL) {
+        return PyObject_Vectorcall(door->function, args, flags, names);
+    }
+    /* Kept for as long as it is used: Python code that runs meanwhile may give the cache another one. */
+    Py_INCREF(reader);
+    PyObject *result;
+    const PyMethodDef *method = PyCFunction_CheckExact(reader) ? ((PyCFunctionObject *)reader)->m_ml : NULL;
+    if (method == counter_methods) {
+        result = counter_get(PyCFunction_GET_SELF(reader), args + 1, given - 1, names);
+    }
+    else {
+        result = PyObject_Vectorcall(reader, args + 1, given - 1, names);
+    }
+    Py_DECREF(reader);
+    return result;
+}
+
+static void *
+door_state(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &table_module);
+    return module == NULL ? NULL : PyModule_GetState(module);
+}
+
+static vectorcallfunc
+door_function(const char *name, const char **slot_name)
+{
+    *slot_name = "_get";
+    return strcmp(name, "get") == 0 ? cache_get : NULL;
+}
+
+/* As on an object that has what it reads with in the place of this method: who keeps it is spared this way. */
+static PyObject *
+door_bound(PyObject *reader)
+{
+    return Py_NewRef(reader);
+}
+
+static int
+add_door(PyObject *module)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, &door_spec, NULL);
+    int added = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+    Py_XDECREF(type);
+    return added;
+}
+
+#else
+
+static int
+add_door(PyObject *module)
+{
+    return 0;
+}
+
+#endif
+
 /* Subclass a class of table.py and add the type to the module. */
 static int
 add_type(PyObject *module, PyObject *base, int kind)
@@ -465,10 +536,14 @@ add_type(PyObject *module, PyObject *base, int kind)
     return added;
 }
 
+
 static int
 fill(PyObject *module)
 {
     State *state = PyModule_GetState(module);
+    if (add_door(module) < 0) {
+        return -1;
+    }
     for (int kind = 0; kind < KINDS; kind++) {
         PyTypeObject *base = type_of("quickcache_core.store.table", class_names[kind]);
         if (base == NULL) {

@@ -1,6 +1,9 @@
 /* The plain write in C, from `QuickCache.set` down to the entry: `Door` stands for that method, `Gate` is what one cache
 has for it, `Writer` belongs to a store. What a write does is in `_writer_put.h`. */
 
+#define DOOR_NAME "quickcache_core.store._writer.Door"
+
+#include "_door.h"
 #include "_writer_put.h"
 #include "_writer_state.h"
 
@@ -11,16 +14,6 @@ typedef struct {
     Room room;
     PyObject *kept; /* the types whose instances are stored as they are; NULL for all */
 } Gate;
-
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    PyObject *function; /* the reference */
-    PyObject *dict;
-    PyTypeObject *owner; /* NULL until a class has it */
-    Py_ssize_t gate;     /* offset in its instances */
-    State *state;
-} Door;
 
 static struct PyModuleDef writer_module;
 
@@ -226,6 +219,15 @@ static PyType_Spec gate_spec = {
 
 /* Door */
 
+/* The gate of a cache, for a key that is exactly a `str`; a new reference, or NULL without an exception. Kept for as
+long as it is used: Python code that runs meanwhile may give the cache another one. */
+static inline PyObject *
+gate_behind(const Door *door, PyObject *const *args, Py_ssize_t given)
+{
+    PyObject *gate = behind(door, args, given);
+    return is(gate, ((State *)door->state)->gate_type) && PyUnicode_CheckExact(args[1]) ? Py_NewRef(gate) : NULL;
+}
+
 static inline int
 pass(State *state, const Gate *gate, PyObject *key, PyObject *value, PyObject *ttl)
 {
@@ -242,7 +244,7 @@ pass(State *state, const Gate *gate, PyObject *key, PyObject *value, PyObject *t
 
 /* `set(self, key, value, ttl_sec=None, **more)` */
 static PyObject *
-door_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names)
+set_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names)
 {
     const Door *door = (Door *)object;
     State *state = door->state;
@@ -257,13 +259,8 @@ door_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names
         plain = 1;
         ttl = args[3];
     }
-    PyObject *gate = NULL;
-    if (plain && door->owner != NULL && PyObject_TypeCheck(args[0], door->owner) && PyUnicode_CheckExact(args[1])) {
-        gate = at(args[0], door->gate);
-    }
-    if (is(gate, state->gate_type)) {
-        /* Kept for as long as it is used: Python code that runs meanwhile may give the cache another one. */
-        Py_INCREF(gate);
+    PyObject *gate = plain ? gate_behind(door, args, given) : NULL;
+    if (gate != NULL) {
         int done = pass(state, (Gate *)gate, args[1], args[2], ttl);
         Py_DECREF(gate);
         if (done != REFER) {
@@ -273,131 +270,24 @@ door_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names
     return PyObject_Vectorcall(door->function, args, flags, names);
 }
 
-static PyObject *
-door_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+static void *
+door_state(PyTypeObject *type)
 {
-    State *state = state_of(type);
-    PyObject *function;
-    if (state == NULL || !PyArg_ParseTuple(args, "O!", &PyFunction_Type, &function)) {
-        return NULL;
-    }
-    Door *self = (Door *)type->tp_alloc(type, 0);
-    if (self != NULL) {
-        self->vectorcall = door_call;
-        self->function = Py_NewRef(function);
-        self->state = state;
-    }
-    return (PyObject *)self;
+    return state_of(type);
+}
+
+static vectorcallfunc
+door_function(const char *name, const char **slot_name)
+{
+    *slot_name = "_gate";
+    return strcmp(name, "set") == 0 ? set_call : NULL;
 }
 
 static PyObject *
-door_get(PyObject *self, PyObject *instance, PyObject *owner)
+door_bound(PyObject *gate)
 {
-    return instance == NULL || instance == Py_None ? Py_NewRef(self) : PyMethod_New(self, instance);
+    return NULL;
 }
-
-static PyObject *
-door_set_name(PyObject *object, PyObject *args)
-{
-    Door *self = (Door *)object;
-    PyObject *owner, *name;
-    if (!PyArg_ParseTuple(args, "O!O", &PyType_Type, &owner, &name)) {
-        return NULL;
-    }
-    if (self->owner != NULL) {
-        /* Another class has it as well, maybe under another name, and needn't be a cache. */
-        Py_RETURN_NONE;
-    }
-    Py_ssize_t gate = offset_of(owner, "_gate");
-    if (gate < 0) {
-        return NULL;
-    }
-    self->gate = gate;
-    self->owner = (PyTypeObject *)Py_NewRef(owner);
-    Py_RETURN_NONE;
-}
-
-/* As functions are pickled and copied: by name. */
-static PyObject *
-door_reduce(PyObject *self, PyObject *unused)
-{
-    return PyObject_GetAttrString(self, "__qualname__");
-}
-
-static PyObject *
-door_repr(PyObject *self)
-{
-    return PyObject_Repr(((Door *)self)->function);
-}
-
-static int
-door_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    Door *self = (Door *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->function);
-    Py_VISIT(self->dict);
-    Py_VISIT(self->owner);
-    return 0;
-}
-
-static int
-door_clear(PyObject *object)
-{
-    /* The function stays: calls need it to the end, and the class, through which it comes back here, goes. */
-    Py_CLEAR(((Door *)object)->dict);
-    Py_CLEAR(((Door *)object)->owner);
-    return 0;
-}
-
-static void
-door_dealloc(PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    (void)door_clear(object);
-    Py_XDECREF(((Door *)object)->function);
-    type->tp_free(object);
-    Py_DECREF(type);
-}
-
-static PyMethodDef door_methods[] = {
-    {"__set_name__", door_set_name, METH_VARARGS, NULL},
-    {"__reduce__", door_reduce, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef door_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Door, vectorcall), READONLY, NULL},
-    {"__dictoffset__", T_PYSSIZET, offsetof(Door, dict), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyGetSetDef door_attributes[] = {
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot door_slots[] = {
-    {Py_tp_new, door_new},
-    {Py_tp_dealloc, door_dealloc},
-    {Py_tp_traverse, door_traverse},
-    {Py_tp_clear, door_clear},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_repr, door_repr},
-    {Py_tp_descr_get, door_get},
-    {Py_tp_methods, door_methods},
-    {Py_tp_members, door_members},
-    {Py_tp_getset, door_attributes},
-    {0, NULL},
-};
-
-static PyType_Spec door_spec = {
-    .name = "quickcache_core.store._writer.Door",
-    .basicsize = sizeof(Door),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
-    .slots = door_slots,
-};
 
 /* The module */
 

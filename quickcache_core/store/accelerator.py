@@ -16,6 +16,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 _table: Any = found("quickcache_core.store._table")
 _writer: Any = found("quickcache_core.store._writer")
 
+_OF_FUNCTIONS: Final = (
+    *functools.WRAPPER_ASSIGNMENTS,
+    *("__code__", "__closure__", "__defaults__", "__globals__", "__kwdefaults__"),
+)
+"""Attributes that make a method look like the function that it stands for."""
+
 ACCELERATED: Final = _table is not None
 """Whether the hot table is the one in C."""
 TABLES: Final[dict[str, type[table.Table]]] = (
@@ -52,7 +58,11 @@ def gate(writer: Any, ttl: float, bounds: Bounds, kept: frozenset[type] | None) 
 
 
 def door(method: F) -> F:
-    """Let the `set` of a cache go straight to the writer in C if the cache has a gate: see `_writer.c`."""
-    if _writer is None:
-        return method
-    return cast("F", functools.update_wrapper(_writer.Door(method), method))
+    """Let a method of a cache go straight to what is in C, if the cache has what that needs.
+
+    `get` needs `_get`: see `_table.c`. `set` needs a gate: see `_writer.c`.
+    """
+    kind = getattr(_table if method.__name__ == "get" else _writer, "Door", None)
+    return (
+        method if kind is None else cast("F", functools.update_wrapper(kind(method), method, _OF_FUNCTIONS))
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import os
 import random
 import subprocess
@@ -14,14 +15,15 @@ import tracemalloc
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quickcache_core import QuickCache
+from quickcache_core import QuickCache, QuickCacheConfig
 from quickcache_core.compiled import PURE_VARIABLE
 from quickcache_core.entry import FOREVER, GONE, MISSING, Entry, WeighedEntry
 from quickcache_core.errors import InvalidKey, KeyNotFound
@@ -29,6 +31,7 @@ from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.store import table as reference
 from quickcache_core.store.accelerator import ACCELERATED, TABLES
 from quickcache_core.store.table import HookedTable, OrderedTable, Table
+from quickcache_core.testing import ManualClock
 
 compiled: ModuleType | None
 try:
@@ -760,6 +763,201 @@ def test_threads_lose_no_count(kind: str) -> None:
     for thread in threads:
         thread.join()
     assert (table.hits, table.misses) == (80_000, 80_000)
+
+
+# What a cache has for it
+
+SHAPES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+    *(
+        (("k",), {}),
+        (("k", 5), {}),
+        (("k",), {"default": 5}),
+        ((), {"key": "k"}),
+        ((), {"key": "k", "default": 5}),
+    ),
+    *((("no",), {}), (("no", 5), {}), (("no",), {"default": None}), (("no", MISSING), {})),
+    *((("late",), {}), (("late", 5), {}), ((Text("k"),), {}), ((Text("no"), 5), {})),
+    *(((1,), {}), ((None, 5), {}), ((["k"],), {})),
+]
+ALL_POLICIES = ("s3fifo", "fifo", "lru", "lfu", "sieve")
+
+
+def outcome(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    try:
+        return call(*arguments, **named)
+    except Exception as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("isolation", ["share", "auto"])
+@pytest.mark.parametrize("policy", ALL_POLICIES)
+def test_a_get_of_a_cache_is_that_of_its_function(policy: str, isolation: Any) -> None:
+    """However it is called, whatever it reads with."""
+    clock = ManualClock()
+    cache = QuickCache(QuickCacheConfig(clock=clock, eviction_policy=policy, isolation=isolation))
+    function = inspect.unwrap(QuickCache.get)
+    assert type(function) is FunctionType
+    heard: list[Any] = []
+
+    def prepared() -> tuple[int, int]:
+        cache.set("k", {"a": [1]})
+        cache.set("late", 1, 1)
+        clock.advance(1.5)
+        snapshot = cache.metrics()
+        return snapshot.hits, snapshot.misses
+
+    def traces(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        hits, misses = prepared()
+        answer = outcome(call, *arguments, **named)
+        after = cache.metrics()
+        return answer, after.hits - hits, after.misses - misses
+
+    def same() -> None:
+        for arguments, named in SHAPES:
+            expected = traces(function, cache, *arguments, **named)
+            assert traces(cache.get, *arguments, **named) == expected
+            assert traces(QuickCache.get, cache, *arguments, **named) == expected
+
+    same()
+    stop = cache.subscribe(heard.append)
+    same()
+    assert heard
+    stop()
+    with cache.disabled():
+        cache.set("k", 1)
+        assert cache.get("k", 5) == 5
+        same()
+    same()
+
+
+def test_a_get_of_other_stores() -> None:
+    """A namespace and a cache with a version read with functions in Python."""
+    cache = QuickCache(QuickCacheConfig(version="2", default_ttl=60))
+    part = cache.namespace("part")
+    for one in (cache, part):
+        one.set("k", one)
+        assert one.get("k") is one
+        assert one.get("no", 5) == one.get("no", default=5) == 5
+        with pytest.raises(KeyNotFound):
+            one.get("no")
+        with pytest.raises(TypeError):
+            one.get("k", 1, 2)  # type: ignore[call-arg]
+        with pytest.raises(TypeError):
+            one.get()  # type: ignore[call-arg]
+
+
+def test_gets_that_are_no_gets() -> None:
+    """Bad arguments raise what a function does; nobody but a cache can be asked."""
+    cache = QuickCache()
+    for arguments, named in (((), {}), (("k", 1, 2), {}), (("k",), {"other": 1}), (("k",), {"key": "k"})):
+        with pytest.raises(TypeError, match=r"get\(\)"):
+            cache.get(*arguments, **named)
+    with pytest.raises(TypeError):
+        QuickCache.get()  # type: ignore[call-arg]
+    assert QuickCache.get(self=cache, key="k", default=3) == 3  # type: ignore[call-arg]
+    with pytest.raises(AttributeError):
+        QuickCache.get("no cache", "k")  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        QuickCache.get(object.__new__(QuickCache), "k")
+    assert cache.get_metrics_snapshot()["misses"] == 1
+
+
+def test_gets_that_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one object, in a subclass, which still has that of the class, or kept by a caller."""
+
+    class Upper(QuickCache):
+        def get(self, key: str, default: Any = MISSING) -> Any:
+            return str(super().get(key, default)).upper()
+
+    cache, upper = QuickCache(), Upper()
+    for one in (cache, upper):
+        one.set("k", "value")
+    kept = cache.get
+    assert [cache.get("k"), kept("k"), upper.get("k"), QuickCache.get(upper, "k")] == [
+        "value",
+        "value",
+        "VALUE",
+        "value",
+    ]
+    monkeypatch.setattr(cache, "get", lambda key: "patched")
+    assert cache.get("k") == "patched"
+    monkeypatch.undo()
+    assert cache.get("k") == "value"
+    with mock.patch.object(cache, "get", autospec=True, return_value=1) as patched:
+        assert cache.get("k") == 1
+    patched.assert_called_once_with("k")
+    assert cache.get("k") == "value"
+
+
+def test_a_reader_that_goes_while_it_reads() -> None:
+    """What is in the middle of a get may give the cache another one, and let the old one go."""
+    cache = QuickCache(QuickCacheConfig(max_size=10))
+    active: list[int] = []
+
+    class Odd(str):
+        def __hash__(self) -> int:
+            return hash("odd")
+
+        def __eq__(self, other: object) -> bool:
+            if not active:
+                active.append(1)
+                cache.subscribe(lambda event: None)()
+                cache.clear()
+                with cache.disabled():
+                    gc.collect()
+                cache.set("odd", 1)
+                active.clear()
+            return str.__eq__(self, str(other))
+
+    for _ in range(200):
+        cache.clear()
+        cache.set(Odd("odd"), 2)
+        assert cache.get("odd", None) in (None, 1, 2)
+
+
+@pytest.mark.parametrize("policy", ["s3fifo", "lru", "lfu"])
+def test_no_reference_is_lost_by_a_cache(policy: str) -> None:
+    """By no way through the get of a cache."""
+    cache = QuickCache(QuickCacheConfig(eviction_policy=policy, isolation="share"))
+    value, key, absent, default = object(), "a key " + policy, "no key " + policy, object()
+    cache.set(key, value)
+    reader = cache._get
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            cache.get(key)
+            cache.get(key, default)
+            cache.get(absent, default)
+            cache.get(key=key, default=default)
+            QuickCache.get(cache, key)
+            outcome(cache.get, absent)
+            outcome(cache.get, 1, default)
+            outcome(cache.get, key, default, default)
+            outcome(QuickCache.get)
+            _ = cache.get
+
+    run(10)
+    objects = [cache, value, key, absent, default, reader, QuickCache.get, QuickCache]
+    before = [sys.getrefcount(one) for one in objects]
+    run(1_000)
+    assert [sys.getrefcount(one) for one in objects] == before
+    tracemalloc.start()
+    try:
+        run(10)
+        used = tracemalloc.get_traced_memory()[0]
+        run(1_000)
+        assert tracemalloc.get_traced_memory()[0] < used + 2_000
+    finally:
+        tracemalloc.stop()
+
+
+@in_c
+def test_calls_of_a_cache_are_specialised() -> None:
+    """CPython finds the methods by a short cut. It does that only if their type can't be changed."""
+    for method in map(vars(QuickCache).get, ("get", "set", "incr")):
+        if type(method) is not FunctionType:
+            with pytest.raises(TypeError):
+                type(method).more = 1  # type: ignore[attr-defined]
 
 
 # Which one is used

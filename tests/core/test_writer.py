@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import pickle
 import random
 import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
+from unittest import mock
 
 import pytest
 
@@ -667,7 +669,49 @@ def test_set_under_other_names() -> None:
     assert vars(QuickCache)["set"].__wrapped__.__name__ == "set"
 
 
-def test_set_is_pickled_and_shown_as_the_function_that_it_was() -> None:
-    assert pickle.loads(pickle.dumps(QuickCache.set)) is QuickCache.set
-    assert copy.deepcopy(QuickCache.set) is QuickCache.set
-    assert repr(QuickCache.set).startswith("<function QuickCache.set at ")
+@pytest.mark.parametrize("name", ["get", "set"])
+def test_methods_are_pickled_and_shown_as_the_functions_that_they_were(name: str) -> None:
+    method = getattr(QuickCache, name)
+    assert pickle.loads(pickle.dumps(method)) is method
+    assert copy.deepcopy(method) is method
+    assert repr(method).startswith(f"<function QuickCache.{name} at ")
+    assert (method.__name__, method.__qualname__, method.__module__) == (
+        name,
+        f"QuickCache.{name}",
+        "quickcache_core.cache",
+    )
+    assert method.__doc__
+    function = inspect.unwrap(method)
+    assert inspect.signature(method) == inspect.signature(function)
+    assert next(iter(inspect.signature(method).parameters)) == "self"
+    assert get_type_hints(method) == get_type_hints(function)
+    assert inspect.getsource(method) == inspect.getsource(function)
+    assert inspect.isroutine(method)
+    assert inspect.isfunction(method)
+    assert not inspect.iscoroutinefunction(method)
+
+
+@pytest.mark.parametrize("name", ["get", "set"])
+def test_mocks_know_the_signatures(name: str) -> None:
+    """Of methods of the class, and of those of an object."""
+    method = mock.create_autospec(getattr(QuickCache, name))
+    of_object = getattr(mock.create_autospec(QuickCache)(), name)
+    arguments = ("k", 1)
+    method(None, *arguments)
+    of_object(*arguments)
+    for call in (method, of_object):
+        with pytest.raises(TypeError):
+            call()
+        with pytest.raises(TypeError):
+            call(None, *arguments, other=1)
+
+
+def test_no_door_for_other_methods() -> None:
+    """A method without a twin in C says so at once."""
+
+    def other(self: object) -> None: ...
+
+    with pytest.raises(ValueError, match="other"):
+        accelerator.door(other)
+    with pytest.raises(TypeError):
+        type(vars(QuickCache)["set"])(len)
