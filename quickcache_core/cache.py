@@ -340,6 +340,7 @@ class QuickCache:
             _raise_miss(key, presence)
         return None if remaining == FOREVER else remaining
 
+    @door
     def incr(self, key: str, delta: Any = 1, *, initial: Any = None, ttl_sec: TTL | None = None) -> Any:
         """Add `delta` to a live number, atomically, and return the sum. The entry keeps its deadline.
 

@@ -1,10 +1,11 @@
-/* The plain write in C, from `QuickCache.set` down to the entry: `Door` stands for that method, `Gate` is what one cache
-has for it, `Writer` belongs to a store. What a write does is in `_writer_put.h`. */
+/* The plain write in C, from `QuickCache.set` and `incr` down to the entry: a `Door` stands for each of these methods,
+`Gate` is what one cache has for them, `Writer` belongs to a store. What a write does is in `_writer_put.h` and
+`_writer_add.h`. */
 
 #define DOOR_NAME "quickcache_core.store._writer.Door"
 
 #include "_door.h"
-#include "_writer_put.h"
+#include "_writer_add.h"
 #include "_writer_state.h"
 
 typedef struct {
@@ -217,7 +218,7 @@ static PyType_Spec gate_spec = {
     .slots = gate_slots,
 };
 
-/* Door */
+/* Doors */
 
 /* The gate of a cache, for a key that is exactly a `str`; a new reference, or NULL without an exception. Kept for as
 long as it is used: Python code that runs meanwhile may give the cache another one. */
@@ -270,6 +271,53 @@ set_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names)
     return PyObject_Vectorcall(door->function, args, flags, names);
 }
 
+/* The delta of `incr(self, key, delta=1, *, initial=None, ttl_sec=None)`: a borrowed reference; NULL if the reference has
+to do it. The other two are for keys that aren't there, which are its own, but are checked all the same. */
+static inline PyObject *
+delta_of(const State *state, PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    if (given != 2 && given != 3) {
+        return NULL;
+    }
+    Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    for (Py_ssize_t number = 0; number < count; number++) {
+        PyObject *name = PyTuple_GET_ITEM(names, number), *value = args[given + number];
+        int fits = value == Py_None;
+        if (name == state->ttl_name) {
+            fits = fits || (value != state->forever && seconds(state, value) > 0.0);
+        }
+        else if (name == state->initial_name) {
+            fits = fits || is_number(value);
+        }
+        else {
+            fits = 0;
+        }
+        if (!fits) {
+            return NULL;
+        }
+    }
+    return given == 3 ? args[2] : state->one;
+}
+
+static PyObject *
+incr_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names)
+{
+    const Door *door = (Door *)object;
+    State *state = door->state;
+    Py_ssize_t given = PyVectorcall_NARGS(flags);
+    PyObject *delta = delta_of(state, args, given, names);
+    PyObject *gate = delta != NULL ? gate_behind(door, args, given) : NULL;
+    if (gate != NULL) {
+        PyObject *sum = NULL;
+        int done = run_add(state, ((Gate *)gate)->writer, args[1], delta, &sum);
+        Py_DECREF(gate);
+        if (done != REFER) {
+            return sum;
+        }
+    }
+    return PyObject_Vectorcall(door->function, args, flags, names);
+}
+
 static void *
 door_state(PyTypeObject *type)
 {
@@ -280,7 +328,7 @@ static vectorcallfunc
 door_function(const char *name, const char **slot_name)
 {
     *slot_name = "_gate";
-    return strcmp(name, "set") == 0 ? set_call : NULL;
+    return strcmp(name, "set") == 0 ? set_call : strcmp(name, "incr") == 0 ? incr_call : NULL;
 }
 
 static PyObject *
@@ -375,9 +423,11 @@ release(void *module)
     Py_CLEAR(state->forever);
     Py_CLEAR(state->gone);
     Py_CLEAR(state->zero);
+    Py_CLEAR(state->one);
     Py_CLEAR(state->nil);
     Py_CLEAR(state->nowhere);
     Py_CLEAR(state->ttl_name);
+    Py_CLEAR(state->initial_name);
     Py_CLEAR(state->monotonic);
     Py_CLEAR(state->spare);
 }

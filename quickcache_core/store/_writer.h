@@ -15,16 +15,17 @@ typedef struct {
     PyTypeObject *counters, *population, *deadlines_type, *bucket_type, *chunk_type, *entry_type, *s3fifo;
     PyTypeObject *queue_type, *ghost_type, *lock_type, *bounds_type;
     PyTypeObject *writer_type, *gate_type, *door_type;
-    PyObject *forever, *gone, *zero, *nil, *nowhere, *monotonic;
+    PyObject *forever, *gone, *zero, *one, *nil, *nowhere, *monotonic;
     PyCFunction monotonic_function;
-    PyObject *ttl_name;
+    PyObject *ttl_name, *initial_name;
     double least, most; /* of the target of s3fifo, as shares of the capacity */
     double ticks_per_second, fine_bits;
     Py_ssize_t chunk_size, sparse;
     /* Offsets of slots, by class. */
     struct { Py_ssize_t counts; } at_counters;
     struct {
-        Py_ssize_t entries, deadlines, counters, loads, removals, unfinished, policy, may_swap, plain_keys, now;
+        Py_ssize_t entries, deadlines, counters, loads, removals, unfinished, policy, may_swap, plain_keys, now,
+            on_update;
     } at_population;
     struct { Py_ssize_t buckets, chunk, low, high, next_due, new_chunk; } at_deadlines;
     struct { Py_ssize_t chunks; } at_bucket;

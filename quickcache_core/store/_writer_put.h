@@ -22,7 +22,38 @@ typedef struct {
     PyObject *population, *lock;
 } Writer;
 
-/* What the time is and when the entry is to end, which may run Python code. */
+/* Whether the store goes by the clock of the machine, and it wasn't exchanged. */
+static inline int
+is_of_machine(const State *state, PyObject *now)
+{
+    return now == state->monotonic && now != NULL && PyCFunction_GET_FUNCTION(now) == state->monotonic_function;
+}
+
+/* What the time is, which may run Python code. */
+static int
+read_clock(Write *write)
+{
+    PyObject *now = at(write->population, write->state->at_population.now);
+    if (is_of_machine(write->state, now)) {
+        write->now = monotonic();
+        return DONE;
+    }
+    if (now == NULL) {
+        return REFER;
+    }
+    Py_INCREF(now);
+    PyObject *time = PyObject_CallNoArgs(now);
+    Py_DECREF(now);
+    if (time == NULL) {
+        return FAILED;
+    }
+    int known = PyFloat_CheckExact(time);
+    write->now = known ? PyFloat_AS_DOUBLE(time) : 0.0;
+    Py_DECREF(time);
+    return known ? DONE : REFER;
+}
+
+/* What the time is and when the entry is to end. */
 static int
 set_time(Write *write, double ttl)
 {
@@ -36,34 +67,14 @@ set_time(Write *write, double ttl)
     if (ttl == INFINITY && at(deadlines, state->at_deadlines.next_due) == state->forever) {
         return DONE;
     }
-    PyObject *now = at(write->population, state->at_population.now);
-    if (now == state->monotonic && now != NULL && PyCFunction_GET_FUNCTION(now) == state->monotonic_function) {
-        write->now = monotonic();
-    }
-    else {
-        if (now == NULL) {
-            return REFER;
-        }
-        Py_INCREF(now);
-        PyObject *time = PyObject_CallNoArgs(now);
-        Py_DECREF(now);
-        if (time == NULL) {
-            return FAILED;
-        }
-        int known = PyFloat_CheckExact(time);
-        write->now = known ? PyFloat_AS_DOUBLE(time) : 0.0;
-        Py_DECREF(time);
-        if (!known) {
-            return REFER;
-        }
-    }
-    if (ttl != INFINITY) {
+    int done = read_clock(write);
+    if (done == DONE && ttl != INFINITY) {
         write->deadline = write->now + ttl;
         if (!(write->deadline < INFINITY)) {
             return REFER;
         }
     }
-    return DONE;
+    return done;
 }
 
 /* Whether nothing is out of the ordinary but, maybe, the entry and the policy. */
@@ -290,25 +301,32 @@ insert(Write *write)
     return done;
 }
 
-/* The entry under the key, or NULL and a spare one; REFER if the table isn't what it is in stores. */
-static int
+/* The entry under the key, or NULL; REFER if the table isn't what it is in stores. */
+static inline int
 look_up(Write *write, PyObject **entry)
+{
+    write->entries = at(write->population, write->state->at_population.entries);
+    if (!is(write->entries, &PyDict_Type)) {
+        return REFER;
+    }
+    *entry = Py_XNewRef(PyDict_GetItemWithError(write->entries, write->key));
+    if (*entry == NULL && PyErr_Occurred()) {
+        /* A key in the table compares in a way of its own, and fails: that is the reference's to tell. */
+        PyErr_Clear();
+        return REFER;
+    }
+    return DONE;
+}
+
+/* The entry under the key, or NULL and a spare one. */
+static int
+look_up_or_make(Write *write, PyObject **entry)
 {
     State *state = write->state;
     for (;;) {
-        PyObject *entries = at(write->population, state->at_population.entries);
-        if (!is(entries, &PyDict_Type)) {
-            return REFER;
-        }
-        *entry = Py_XNewRef(PyDict_GetItemWithError(entries, write->key));
-        if (*entry == NULL && PyErr_Occurred()) {
-            /* A key in the table compares in a way of its own, and fails: that is the reference's to tell. */
-            PyErr_Clear();
-            return REFER;
-        }
-        if (*entry != NULL || state->spare != NULL) {
-            write->entries = entries;
-            return DONE;
+        int done = look_up(write, entry);
+        if (done != DONE || *entry != NULL || state->spare != NULL) {
+            return done;
         }
         /* This may run the garbage collector, and with it anything. */
         PyObject *spare = state->entry_type->tp_alloc(state->entry_type, 0);
@@ -336,7 +354,7 @@ run(State *state, Writer *writer, PyObject *key, PyObject *value, double ttl, Ro
     PyObject *entry = NULL;
     int done = set_time(&write, ttl);
     if (done == DONE) {
-        done = look_up(&write, &entry);
+        done = look_up_or_make(&write, &entry);
     }
     if (done == DONE && (writer->population != population || !is_plain(&write, writer))) {
         Py_CLEAR(entry);

@@ -18,6 +18,7 @@ static const Slot population_slots[] = {
     SLOT("removals", at_population.removals),     SLOT("unfinished", at_population.unfinished),
     SLOT("policy", at_population.policy),         SLOT("_may_swap", at_population.may_swap),
     SLOT("plain_keys", at_population.plain_keys), SLOT("_now", at_population.now),
+    SLOT("_on_update", at_population.on_update),
     {NULL, 0},
 };
 static const Slot deadlines_slots[] = {
@@ -131,9 +132,11 @@ find_objects(State *state)
 {
     if ((state->forever = attribute_of("quickcache_core.entry", "FOREVER")) == NULL ||
         (state->gone = attribute_of("quickcache_core.entry", "GONE")) == NULL ||
-        (state->zero = PyLong_FromLong(0)) == NULL || (state->nil = PyFloat_FromDouble(0.0)) == NULL ||
+        (state->zero = PyLong_FromLong(0)) == NULL || (state->one = PyLong_FromLong(1)) == NULL ||
+        (state->nil = PyFloat_FromDouble(0.0)) == NULL ||
         (state->nowhere = attribute_of(WHEEL_MODULE, "_NOWHERE")) == NULL ||
         (state->ttl_name = PyUnicode_InternFromString("ttl_sec")) == NULL ||
+        (state->initial_name = PyUnicode_InternFromString("initial")) == NULL ||
         (state->monotonic = attribute_of("time", "monotonic")) == NULL) {
         return -1;
     }

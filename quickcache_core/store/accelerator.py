@@ -60,7 +60,7 @@ def gate(writer: Any, ttl: float, bounds: Bounds, kept: frozenset[type] | None) 
 def door(method: F) -> F:
     """Let a method of a cache go straight to what is in C, if the cache has what that needs.
 
-    `get` needs `_get`: see `_table.c`. `set` needs a gate: see `_writer.c`.
+    `get` needs `_get`: see `_table.c`. `set` and `incr` need a gate: see `_writer.c`.
     """
     kind = getattr(_table if method.__name__ == "get" else _writer, "Door", None)
     return (

@@ -11,6 +11,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, get_type_hints
 from unittest import mock
 
@@ -22,8 +23,10 @@ from quickcache_core.errors import InvalidKey, InvalidTTL, QuickCacheError
 from quickcache_core.eviction_policy import S3FIFOEvictionPolicy, s3fifo
 from quickcache_core.eviction_policy.queue import EntryQueue
 from quickcache_core.metrics.counters import Counters
+from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store import accelerator, memory
 from quickcache_core.store.life import Life
+from quickcache_core.store.memory import MemoryStore
 from quickcache_core.store.population import Population
 from quickcache_core.testing import ManualClock, books
 from quickcache_core.testing.books import population_of, store_of
@@ -96,6 +99,16 @@ def written_in_c(cache: QuickCache, write: Callable[[], object], monkeypatch: py
     return not referred
 
 
+def added_in_c(cache: QuickCache, add: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the addition did without the store's `incr`."""
+    referred = []
+    incr = MemoryStore.incr
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryStore, "incr", lambda *args: (referred.append(1), incr(*args))[1])
+        add()
+    return not referred
+
+
 def state(cache: QuickCache, digests: list[int]) -> dict[str, Any]:
     """All that there is to know of a cache with s3fifo."""
     population = population_of(cache)
@@ -139,11 +152,13 @@ def step(chance: random.Random, keys: list[str], ttls: list[Any]) -> tuple[str, 
         return "get", (key, None)
     if number < 0.95:
         return "delete", (key,)
-    if number < 0.97:
+    if number < 0.96:
         return "touch", (key, chance.choice(ttls))
-    if number < 0.98:
+    if number < 0.97:
         return "add", (key, 1, chance.choice(ttls))
-    return chance.choice([("cleanup", ()), ("incr", (key, 1)), ("set_many", ({key: 1, "other": 2},))])
+    if number < 0.99:
+        return "incr", (key, chance.choice([1, -3, BIG]))
+    return chance.choice([("cleanup", ()), ("set_many", ({key: 1, "other": 2},))])
 
 
 TTLS: dict[str, list[Any]] = {
@@ -367,6 +382,264 @@ def test_a_cache_that_is_cleared_resized_or_switched_off() -> None:
     cache.reset_metrics()
     cache.set("h", 1)
     assert cache.get_metrics_snapshot()["sets"] == 1
+    check_books(cache)
+
+
+# Additions
+
+NUMBERS = [0, -1, 255, BIG, -(10**30), 2.5, float("inf"), True, None, "text", [1], Text("1"), Decimal("1.5")]
+DELTAS = [1, -1, 0, 2**62, -(10**40), 10**400, 0.5, float("nan"), True, Decimal(2), "1", None, [1]]
+
+
+def sum_or_error(cache: QuickCache, *arguments: Any, **named: Any) -> Any:
+    try:
+        number = cache.incr(*arguments, **named)
+    except Exception as error:
+        return type(error), str(error)
+    return type(number), repr(number)
+
+
+@pytest.mark.parametrize("isolation", ["share", "auto", "copy"])
+@pytest.mark.parametrize("policy", ["s3fifo", "fifo", "lru", "lfu", "sieve"])
+def test_additions_are_those_of_the_reference(
+    policy: str, isolation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums, errors, deadlines, counts and uses, whatever is there and whatever is added."""
+    clock = ManualClock()
+    settings = {"eviction_policy": policy, "isolation": isolation, "serializer": "pickle"}
+    ours = make(clock, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "writer", lambda: None)
+        theirs = make(clock, **settings)
+
+    def traces(cache: QuickCache) -> Any:
+        store = store_of(cache)
+        entries = [
+            (entry.key, repr(thaw(entry.value)), entry.deadline, entry.frequency)
+            for entry in population_of(cache).entries.values()
+        ]
+        counts = {name: getattr(store.counters, name) for name in Counters.__slots__}
+        return entries, counts, store.hits, store.misses
+
+    chance = random.Random(f"{policy} {isolation}")
+    keys = [*"abcdef", Text("a"), Text("g")]
+    for number in range(3_000):
+        key = chance.choice(keys)
+        ttl = chance.choice([None, 1, 5.0, 3600])
+        value, delta, initial = chance.choice(NUMBERS), chance.choice(DELTAS), chance.choice([2, 0.5, None])
+        rich, named = chance.random() < 0.1, chance.random() < 0.2
+        choice = chance.random()
+        results = []
+        for cache in (ours, theirs):
+            if choice < 0.25:
+                cache.set(key, value, ttl, tags=["t"] if rich else ())
+                results.append(None)
+            elif named:
+                results.append(sum_or_error(cache, key, delta, initial=initial, ttl_sec=ttl))
+            elif choice < 0.6:
+                results.append(sum_or_error(cache, key, delta))
+            else:
+                results.append(sum_or_error(cache, key))
+        assert results[0] == results[1], (number, key, delta)
+        if number % 20 == 0:
+            clock.advance(chance.choice([0.0, 0.3, 1.0]))
+        if number % 100 == 0:
+            assert traces(ours) == traces(theirs)
+    assert traces(ours) == traces(theirs)
+    check_books(ours)
+
+
+def test_plain_additions_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To integers and floats of any size, with and without a TTL, by any clock."""
+    for clock in (None, ManualClock()):
+        for ttl in (NEVER, 1.0, 60.0):
+            for isolation in ("share", "auto"):
+                cache = make(clock, default_ttl=ttl, isolation=isolation)
+                cache.set("a", 2**62)
+                cache.set("f", 0.5)
+
+                def add(cache: QuickCache = cache) -> None:
+                    assert cache.incr("a") == 2**62 + 1
+                    assert cache.incr("a", 2**62) == 2**63 + 1
+                    assert cache.incr("a", -(2**63)) == 1
+                    assert cache.incr("a", 0.25) == 1.25
+                    assert cache.incr("f") == 1.5
+                    assert cache.decr("f", 2) == -0.5
+                    assert cache.incr("a", 1, initial=5) == 2.25
+                    assert cache.incr("a", initial=0.5, ttl_sec=30) == 3.25
+                    assert cache.incr("a", initial=None, ttl_sec=30.5) == 4.25
+
+                left = cache.ttl("a")
+                assert added_in_c(cache, add, monkeypatch)
+                assert (left is None) is (ttl is NEVER)
+                assert left is None or 0 < cache.ttl("a") <= left
+                assert population_of(cache).entries["a"].frequency == 3
+                snapshot = cache.get_metrics_snapshot()
+                assert (snapshot["sets"], snapshot["hits"], snapshot["misses"]) == (11, 0, 0)
+                check_books(cache)
+
+
+ADDED_IN_PYTHON: dict[str, tuple[dict[str, Any], Callable[[QuickCache], object]]] = {
+    "a bool": ({}, lambda cache: (cache.set("a", True), cache.incr("a"))),
+    "a bool that is added": ({}, lambda cache: cache.incr("a", True)),
+    "another number": ({}, lambda cache: cache.incr("a", Decimal(1))),
+    "a key of another class": ({}, lambda cache: cache.incr(Text("a"))),
+    "a delta that is named": ({}, lambda cache: cache.incr("a", delta=1)),
+    "another initial number": ({}, lambda cache: cache.incr("a", initial=Decimal(1))),
+    "a key that is not there": ({}, lambda cache: cache.incr("new", initial=1)),
+    "an overdue entry": ({}, lambda cache: cache.incr("late", initial=1)),
+    "an entry with tags": ({}, lambda cache: (cache.set("a", 1, tags=["t"]), cache.incr("a"))),
+    "a policy that is told": ({"eviction_policy": "lru"}, lambda cache: cache.incr("a")),
+    "a listener": ({}, lambda cache: (cache.subscribe(lambda event: None), cache.incr("a"))),
+    "a namespace": (
+        {},
+        lambda cache: (cache.namespace("n").set("a", 1), cache.namespace("n").incr("a")),
+    ),
+    "bytes that count": ({"max_bytes": 1 << 20}, lambda cache: cache.incr("a")),
+    "a load under way": (
+        {},
+        lambda cache: cache.get_or_set("b", lambda: cache.incr("a")),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ADDED_IN_PYTHON)
+def test_what_is_added_in_python(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is out of the ordinary, and the sum is the same."""
+    settings, add = ADDED_IN_PYTHON[what]
+    clock = ManualClock()
+    cache = make(clock, **settings)
+    cache.set("a", 1)
+    cache.set("late", 1, 1)
+    clock.advance(2)
+    assert not added_in_c(cache, lambda: add(cache), monkeypatch)
+    added = {"another number": Decimal(2), "a key that is not there": 1, "a namespace": 1}
+    added["an overdue entry"] = 1
+    assert cache.get("a") == added.get(what, 2)
+    check_books(cache)
+
+
+def test_an_addition_within_a_write() -> None:
+    """It is put off until the outer write is through, as the reference does it; what it would be is told."""
+    cache = make()
+    cache.set("a", 1)
+    lock = store_of(cache).lock
+    with lock:
+        lock.busy = True
+        assert cache.incr("a", 5) == 6
+        assert cache.get("a") == 1
+        lock.busy = False
+    cache.set("b", 1)
+    assert cache.get("a") == 6
+
+
+def test_an_addition_that_fails() -> None:
+    """An error of the numbers themselves is the caller's to see, and nothing has changed."""
+    cache = make()
+    cache.set("f", 1.5)
+    with pytest.raises(OverflowError):
+        cache.incr("f", 10**400)
+    assert cache.get("f") == 1.5
+    assert cache.get_metrics_snapshot()["sets"] == 1
+    for arguments in ((), ("f", 1, 2), ("f", "1"), ("f", None)):
+        with pytest.raises(TypeError):
+            cache.incr(*arguments)
+    for ttl in (0, -1, True, FOREVER, float("nan"), "1"):
+        with pytest.raises(InvalidTTL):
+            cache.incr("f", 1, initial=1, ttl_sec=ttl)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        cache.incr("f", initial="1")
+    with pytest.raises(TypeError):
+        cache.incr("f", other=1)  # type: ignore[call-arg]
+    for key in (1, None, b"f", ["f"]):
+        with pytest.raises(InvalidKey):
+            cache.incr(key)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        QuickCache.incr("no cache", "f")  # type: ignore[arg-type]
+    check_books(cache)
+
+
+def test_a_key_that_compares_while_something_is_added() -> None:
+    """The entry may leave meanwhile, or get another value: no addition to what is gone."""
+    cache = make(max_size=10)
+    doings: list[Callable[[], object]] = [
+        lambda: cache.set("odd", 100),
+        cache.clear,
+        lambda: cache.delete("odd", missing_ok=True),
+    ]
+    chance = random.Random(5)
+    active: list[int] = []
+
+    def told() -> None:
+        if not active:
+            active.append(1)
+            chance.choice(doings)()
+            active.clear()
+
+    for number in range(300):
+        cache.clear()
+        cache.set(Odd("odd"), number)
+        cache.set("other", 1)
+        Odd.told = staticmethod(told)
+        try:
+            outcome = sum_or_error(cache, "odd")
+        finally:
+            Odd.told = staticmethod(lambda: None)
+        assert outcome[1] in (repr(number + 1), "101") or outcome[0].__name__ == "KeyNotFound"
+        check_books(cache)
+
+
+def test_references_of_numbers() -> None:
+    """A sum is held once while it is stored; what it was made of by nobody."""
+    cache = make(default_ttl=3600)
+    value, delta, key = BIG + 1, BIG + 2, "a key " + str(BIG)
+    cache.set(key, 0)
+    before = [sys.getrefcount(one) for one in (value, delta, key, cache)]
+    for _ in range(1_000):
+        cache.set(key, value)
+        cache.incr(key, delta)
+    number = cache.incr(key, delta)
+    assert sys.getrefcount(number) == 3
+    assert [sys.getrefcount(one) for one in (value, delta, key, cache)] == before
+    used = []
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            for _ in range(10_000):
+                cache.incr(key, delta)
+                sum_or_error(cache, "absent", delta)
+            used.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert used[1] < used[0] + 5_000
+
+
+def test_threads_that_count() -> None:
+    """No addition is lost, beside others that write."""
+    cache = make(max_size=20, default_ttl=60)
+    cache.set("n", 0)
+    interval = sys.getswitchinterval()
+
+    def work(seed: int) -> None:
+        for number in range(5_000):
+            cache.incr("n")
+            if number % 3 == seed % 3:
+                cache.set(f"k{number % 10}", number)
+            if number % 5 == 0:
+                cache.incr("n", 0.0)
+                cache.incr("n", True)
+                cache.decr("n")
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert cache.get("n") == 20_000
     check_books(cache)
 
 
@@ -669,7 +942,7 @@ def test_set_under_other_names() -> None:
     assert vars(QuickCache)["set"].__wrapped__.__name__ == "set"
 
 
-@pytest.mark.parametrize("name", ["get", "set"])
+@pytest.mark.parametrize("name", ["get", "set", "incr"])
 def test_methods_are_pickled_and_shown_as_the_functions_that_they_were(name: str) -> None:
     method = getattr(QuickCache, name)
     assert pickle.loads(pickle.dumps(method)) is method
@@ -691,7 +964,7 @@ def test_methods_are_pickled_and_shown_as_the_functions_that_they_were(name: str
     assert not inspect.iscoroutinefunction(method)
 
 
-@pytest.mark.parametrize("name", ["get", "set"])
+@pytest.mark.parametrize("name", ["get", "set", "incr"])
 def test_mocks_know_the_signatures(name: str) -> None:
     """Of methods of the class, and of those of an object."""
     method = mock.create_autospec(getattr(QuickCache, name))
