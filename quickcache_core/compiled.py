@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Final
 
 PURE_VARIABLE: Final = "QUICKCACHE_PURE"
 """The environment variable that refuses what is in C."""
+FREE_THREADED: Final = "free-threading build" in sys.version
+"""Whether Python was built without a GIL; also true where an extension module has turned one on."""
 
 
 def found(name: str) -> ModuleType | None:

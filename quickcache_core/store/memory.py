@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from quickcache_core.clock import Clock
+from quickcache_core.compiled import FREE_THREADED
 from quickcache_core.entry import FOREVER, MISSING, Entry
 from quickcache_core.errors import KeyExpired, KeyNotFound, ValueTooLarge
 from quickcache_core.events import RemovalCause
@@ -40,6 +41,8 @@ from quickcache_core.store.weights import Weigher
 from quickcache_core.store.write_lock import PATIENCE, WriteLock, exclusive
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
+
     from quickcache_core.sizing import AutoSizer
 
 logger = logging.getLogger(__name__)
@@ -89,6 +92,10 @@ class MemoryStore(Store):
         self._generations: dict[str, int] = {}
         self._population = self._new_population()
         recency = self._population.policy.recency
+        # An OrderedDict is torn by threads without a GIL: there a hit takes the lock to move its key.
+        self._moves_under_lock = FREE_THREADED and recency == "order"
+        if self._moves_under_lock:
+            recency = "hook"
         self._table: Table = TABLES[recency](self._now, self._get_stale, self._population.entries)
         if isinstance(self._table, HookedTable):
             self._table.on_hit = self._hit
@@ -132,8 +139,7 @@ class MemoryStore(Store):
 
     def keys(self, prefix: str) -> Iterator[str]:
         is_live = self._population.is_live
-        # list() of a dict is one step for other threads; iterating over it isn't.
-        for entry in list(self._table.entries.values()):
+        for entry in self._all():
             if entry.key.startswith(prefix) and is_live(entry):
                 yield entry.key
 
@@ -162,7 +168,7 @@ class MemoryStore(Store):
     def records(self) -> list[Record]:
         now, tags = self._now(), self._tags
         records = []
-        for entry in list(self._table.entries.values()):
+        for entry in self._all():
             # As above.
             value, deadline = entry.value, entry.deadline
             if isinstance(entry, RichEntry):
@@ -172,6 +178,14 @@ class MemoryStore(Store):
             elif deadline > now:
                 records.append(Record(entry.key, value, deadline - now))
         return records
+
+    def _all(self) -> list[Entry]:
+        # list() of a dict is one step for other threads; iterating over it isn't. Nor is list() of an
+        # OrderedDict without a GIL.
+        if FREE_THREADED and self._table.entries.__class__ is not dict:
+            with self.lock:
+                return list(self._table.entries.values())
+        return list(self._table.entries.values())
 
     def expired_size(self) -> int:
         chunks = self._population.deadlines.expired_chunks(self._now())
@@ -191,8 +205,12 @@ class MemoryStore(Store):
             return
         lock.busy = True
         try:
-            if self._table.entries.get(entry.key) is entry:
-                self._population.policy.access(entry)
+            entries = self._table.entries
+            if entries.get(entry.key) is entry:
+                if self._moves_under_lock:
+                    cast("OrderedDict[str, Entry]", entries).move_to_end(entry.key)
+                else:
+                    self._population.policy.access(entry)
         finally:
             lock.busy = False
             lock.release()

@@ -80,7 +80,11 @@ class Table:
 
 
 class OrderedTable(Table):
-    """For policies that read the order of the table: a hit moves the key to the end."""
+    """For policies that read the order of the table: a hit moves the key to the end.
+
+    Relies on the GIL: in free-threaded builds stores use a `HookedTable` in its place, and move the key under
+    the lock.
+    """
 
     __slots__ = ()
 

@@ -29,6 +29,7 @@ from quickcache_core import (
     QuickCache,
     QuickCacheConfig,
 )
+from quickcache_core.compiled import FREE_THREADED
 from quickcache_core.entry import GONE, Entry
 from quickcache_core.events import RemovalCause
 from quickcache_core.store.accelerator import TABLES
@@ -51,6 +52,13 @@ SOUND = [name for name in POLICIES if name not in ("AbsentKeys", "Raising", "New
 def _eager() -> Iterator[None]:
     with eager_switching():
         yield
+
+
+def counted_are(gets: int, figures: dict[str, Any]) -> None:
+    """Each once; without a GIL threads may lose each other's counts."""
+    counted = figures["hits"] + figures["misses"]
+    assert 0 < counted <= gets
+    assert counted == gets or FREE_THREADED
 
 
 # Everything at once
@@ -196,11 +204,35 @@ def test_everything_at_once(name: str, tmp_path: Path, stress_seconds: float) ->
     finally:
         cache.stop()
     figures = cache.get_metrics_snapshot()
-    assert figures["hits"] + figures["misses"] == sum(hammer.gets for hammer in hammers)
+    counted_are(sum(hammer.gets for hammer in hammers), figures)
     assert figures["hits"] > 0
     assert figures["misses"] > 0
     assert figures["evictions"] > 0
     assert figures["expired_removals"] > 0
+    check_books(cache, held)
+
+
+def test_a_table_that_is_read_while_its_order_changes() -> None:
+    """Hits of `lru` move keys of an OrderedDict, and lists go through it: each is one step for the others."""
+    cache = QuickCache(QuickCacheConfig(max_size=300, eviction_policy="lru", default_ttl=NEVER))
+    end = time.monotonic() + 1.5
+    seeds = itertools.count()
+
+    def work() -> None:
+        seed = next(seeds)
+        chance = random.Random(seed)
+        while time.monotonic() < end:
+            key = f"k{chance.randrange(400)}"
+            if seed == 0:
+                found = list(cache.keys())
+                assert len(found) == len(set(found))
+            elif seed == 1:
+                cache.set(key, key)
+                cache.delete(f"k{chance.randrange(400)}", missing_ok=True)
+            else:
+                assert cache.get(key, key) == key
+
+    within(60.0, lambda: in_threads(4, work))
     check_books(cache, held)
 
 
@@ -361,7 +393,8 @@ def test_readers_see_what_was_written(name: str, stress_seconds: float) -> None:
     assert oracle.run(stress_seconds / 4) == []
     cache.stop()
     figures = cache.get_metrics_snapshot()
-    assert oracle.gets == figures["gets"] == figures["hits"] + figures["misses"]
+    assert figures["gets"] == figures["hits"] + figures["misses"]
+    counted_are(oracle.gets, figures)
     assert oracle.gets > 100
     check_books(cache, held)
 
@@ -699,6 +732,9 @@ def test_finalisers_use_the_cache(name: str, unraisable: list[str]) -> None:
     cache.clear()
 
 
+@pytest.mark.skipif(
+    FREE_THREADED, reason="without a GIL the collector can't be made to run at each allocation"
+)
 @pytest.mark.parametrize("name", [*BUILT_IN, "OwnBooks"])
 def test_garbage_collection_in_the_middle_of_a_write(name: str, unraisable: list[str]) -> None:
     """As above, and the collector picks the worst moments: within writes, whenever they allocate."""
