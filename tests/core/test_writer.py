@@ -9,9 +9,11 @@ import pickle
 import random
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, get_type_hints
 from unittest import mock
 
@@ -604,14 +606,15 @@ def test_references_of_numbers() -> None:
     used = []
     tracemalloc.start()
     try:
-        for _ in range(2):
+        for _ in range(5):
             for _ in range(10_000):
                 cache.incr(key, delta)
                 sum_or_error(cache, "absent", delta)
             used.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert used[1] < used[0] + 5_000
+    # Threads of other tests may need memory meanwhile, but not each time.
+    assert min(after - before for before, after in pairwise(used)) < 5_000
 
 
 def test_threads_that_count() -> None:
@@ -774,7 +777,11 @@ def test_memory_does_not_grow(ttl: Any) -> None:
         tracemalloc.stop()
     assert entries() <= before + 501 + 500
     del cache
-    assert entries() <= before + 1
+    # The thread that looks after caches may be having a look at it.
+    deadline = time.monotonic() + 10
+    while entries() > before + 1:
+        assert time.monotonic() < deadline, "something has the entries still"
+        time.sleep(0.05)
 
 
 def test_entries_that_readers_hold_are_not_used_again() -> None:
