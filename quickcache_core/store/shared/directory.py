@@ -134,7 +134,9 @@ class SharedDirectory:
 
     def _inodes(self, *names: str) -> tuple[int, ...] | None:
         try:
-            return tuple((self.path / name).stat().st_ino for name in names)
+            # Of a list: a tuple that is filled step by step, while another thread looks at all objects of the
+            # collector (as profilers do), ends in a SystemError.
+            return tuple([(self.path / name).stat().st_ino for name in names])
         except OSError:
             return None
 
