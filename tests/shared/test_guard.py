@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from quickcache_core import QuickCache, QuickCacheConfig
-from tests.shared.remote import MAP, Failed, Remote, Template
+from tests.shared.remote import MAP, ROOT, Failed, Remote, Template
 
 pytestmark = pytest.mark.slow
 
@@ -233,3 +235,11 @@ def test_increments_over_processes_and_threads(start: Start) -> None:
     assert results == [0] * 4, "how many increments failed"
     for worker in workers:
         assert worker.get("n") == 4 * 8 * 500
+
+
+def test_writes_that_signal_handlers_end(directory: Path) -> None:
+    """An exception of a handler (a time limit of Celery or RQ, Ctrl-C) leaves the guard free."""
+    program = [sys.executable, "-m", "tests.shared.interrupted", str(directory), "3"]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert int(ended.stdout) > 50

@@ -147,7 +147,11 @@ class Connection(OpenFiles):
                 raise Crowded(0) from None
             raise self._failed(error) from error
         finally:
-            guard.release()
+            try:
+                guard.release()
+            except BaseException:
+                guard.give_up()
+                raise
         if self._outage:
             self._recovered()
         return result, label

@@ -33,7 +33,10 @@ def _wiped_page() -> ForkMark | None:
     """A page of memory that the kernel wipes in children; None where it doesn't."""
     if _PLATFORM != "linux":
         return None
-    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        return None
     try:
         page.madvise(_NONSENSE)
     except OSError:

@@ -43,7 +43,8 @@ class WriterGuard:
         self._patience = patience
         self.owner = 0
         """The thread of this process that has it."""
-        self._lock = threading.Lock()
+        # That knows whose it is, also when a signal handler raised right after it was taken.
+        self.lock: Any = threading.RLock()
         # Taken together with the lock: where gevent replaces both, both are the same kind.
         self._sleep = time.sleep
         self._thread_id = threading.get_ident
@@ -56,22 +57,23 @@ class WriterGuard:
             patience = self._patience
         if self._words[WAITED]:
             self._give_way()
-        lock = self._lock
-        if not lock.acquire(False) and not lock.acquire(timeout=patience):
-            return False
-        self.owner = self._thread_id()
+        lock = self.lock
         try:
-            _lockf(self._descriptor, _TAKE)
-        except OSError as error:
-            if error.errno not in _TAKEN or not self._wait(patience):
-                self.owner = 0
-                lock.release()
+            if not lock.acquire(False) and not lock.acquire(timeout=patience):
+                return False
+            self.owner = self._thread_id()
+            try:
+                _lockf(self._descriptor, _TAKE)
+            except OSError as error:
                 if error.errno not in _TAKEN:
                     raise
-                return False
-        except BaseException:  # a signal handler
-            self.owner = 0
-            lock.release()
+                if not self._wait(patience):
+                    self.owner = 0
+                    lock.release()
+                    return False
+        except BaseException:
+            # Of a signal handler, maybe: right after either lock was taken, too.
+            self.give_up()
             raise
         return True
 
@@ -80,7 +82,16 @@ class WriterGuard:
         try:
             _lockf(self._descriptor, _LET_GO)
         finally:
-            self._lock.release()
+            self.lock.release()
+
+    def give_up(self) -> None:
+        """Let go of what the calling thread has, if it has anything.
+
+        After an exception, which may be that of a signal handler: such may strike wherever a function begins,
+        that of `release` too.
+        """
+        if self.lock._is_owned():
+            self.release()
 
     def is_mine(self) -> bool:
         """Whether the calling thread holds it: then it is a finaliser, in the middle of a write."""
@@ -88,10 +99,10 @@ class WriterGuard:
 
     def hold_for_fork(self, patience: float) -> bool:
         """Keep the threads of this process from writing, so that a child begins between two writes."""
-        return not self.is_mine() and self._lock.acquire(timeout=patience)
+        return not self.is_mine() and self.lock.acquire(timeout=patience)
 
     def end_fork(self) -> None:
-        self._lock.release()
+        self.lock.release()
 
     def _give_way(self) -> None:
         # Whoever writes in a loop takes the lock again within microseconds, and would keep others out, who
@@ -105,31 +116,26 @@ class WriterGuard:
         give_up = began + patience
         pause = _FIRST_PAUSE
         yields = _YIELDS
-        try:
-            while (now := time.monotonic()) < give_up:
+        while (now := time.monotonic()) < give_up:
+            if now - began > _LONG:
+                # For a while only: a waiter may be killed.
+                self._words[WAITED] = int((now + _COURTESY) * 1000)
+            if yields:
+                # A write takes a few microseconds, and the shortest sleep ten times as long.
+                yields -= 1
+                os.sched_yield()
+            else:
+                self._sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            try:
+                _lockf(self._descriptor, _TAKE)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    return False
+            else:
                 if now - began > _LONG:
-                    # For a while only: a waiter may be killed.
-                    self._words[WAITED] = int((now + _COURTESY) * 1000)
-                if yields:
-                    # A write takes a few microseconds, and the shortest sleep ten times as long.
-                    yields -= 1
-                    os.sched_yield()
-                else:
-                    self._sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
-                try:
-                    _lockf(self._descriptor, _TAKE)
-                except OSError as error:
-                    if error.errno not in _TAKEN:
-                        return False
-                else:
-                    if now - began > _LONG:
-                        self._words[WAITED] = 0
-                    return True
-        except BaseException:
-            self.owner = 0
-            self._lock.release()
-            raise
+                    self._words[WAITED] = 0
+                return True
         return False
 
 
