@@ -158,8 +158,8 @@ class QuickCache:
             ),
             self._load_options,
         )
-        if type(self).get is QuickCache.get and type(QuickCache.get) is FunctionType:
-            # No door. Found on the instance before the method of the class: a hit is one call, into the
+        if not _GET_HAS_DOOR and type(self).get is QuickCache.get:
+            # Found on the instance before the method of the class: a hit is one call, into the
             # table.
             self.get = self._get  # type: ignore[method-assign]
         if self.aside is not None and type(self).aget is QuickCache.aget:
@@ -1020,6 +1020,10 @@ class QuickCache:
             ttl_sec, {"sliding": sliding, "max_age": max_age, "stale_ttl": stale_ttl, "tags": tags}
         )
         return options.life(tuple(map(self._tag_slot, options.tags)))
+
+
+_GET_HAS_DOOR = type(QuickCache.get) is not FunctionType
+"""Asked once: tests replace the method for a while."""
 
 
 def _nothing() -> None:

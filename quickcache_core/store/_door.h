@@ -11,6 +11,7 @@ typedef struct {
     vectorcallfunc vectorcall;
     PyObject *function; /* the reference */
     PyObject *dict;
+    PyObject *weakrefs;
     PyTypeObject *owner; /* NULL until a class has it */
     Py_ssize_t slot;     /* offset in its instances of what the method needs */
     const char *slot_name;
@@ -137,6 +138,7 @@ door_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
+    PyObject_ClearWeakRefs(object);
     (void)door_clear(object);
     Py_XDECREF(((Door *)object)->function);
     type->tp_free(object);
@@ -152,6 +154,7 @@ static PyMethodDef door_methods[] = {
 static PyMemberDef door_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Door, vectorcall), READONLY, NULL},
     {"__dictoffset__", T_PYSSIZET, offsetof(Door, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Door, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quickcache_core import QuickCache, QuickCacheConfig
+from quickcache_core import CacheEvent, EventKind, QuickCache, QuickCacheConfig
 from quickcache_core.compiled import PURE_VARIABLE
 from quickcache_core.entry import FOREVER, GONE, MISSING, Entry, WeighedEntry
 from quickcache_core.errors import InvalidKey, KeyNotFound
@@ -1020,3 +1020,31 @@ def test_what_was_built_for_other_classes_is_not_used(change: str) -> None:
         "print(found('quickcache_core.store._writer'))"
     )
     assert run_python(code).split() == ["None"]
+
+
+def test_get_of_the_class_is_replaced_for_a_while() -> None:
+    """Caches made, switched off or listened to meanwhile go by their own `get` afterwards."""
+    before = QuickCache(QuickCacheConfig())
+    before.set("k", 1)
+    with mock.patch.object(QuickCache, "get", autospec=True):
+        made = QuickCache(QuickCacheConfig())
+    made.set("k", 1)
+    with mock.patch.object(QuickCache, "get"):
+        before.subscribe(lambda event: None)()
+    for cache in (before, made):
+        heard: list[CacheEvent] = []
+        subscription = cache.subscribe(heard.append, EventKind.HIT)
+        assert cache.get("k") == 1
+        assert len(heard) == 1
+        subscription()
+        with cache.disabled():
+            assert cache.get("k", "off") == "off"
+        assert cache.get("k") == 1
+
+
+def test_methods_are_referenced_weakly() -> None:
+    """As bound methods are by what tells others of events."""
+    cache = QuickCache(QuickCacheConfig())
+    for method in (cache.set, cache.incr, cache.delete):
+        assert weakref.WeakMethod(method)() == method
+    assert weakref.ref(QuickCache.get)() is QuickCache.get
