@@ -249,12 +249,12 @@ class NearStore:
             self.drop(key)
             return
         young[key] = entry
-        self._weight += size
-        if len(young) > self._half or self._weight > MOST_BYTES // 2:
-            if young is self.young:
+        if young is self.young:
+            self._weight += size
+            if len(young) > self._half or self._weight > MOST_BYTES // 2:
                 self.old = young
                 self.young = {}
-            self._weight = 0
+                self._weight = 0
 
     def drop(self, key: str) -> None:
         self.young.pop(key, None)

@@ -128,7 +128,7 @@ class Substitution:
         if SCOPE == "memory":
             return {"clock": SuiteClock()}
         if SCOPE == "shared":
-            return {"secret": SECRET, "location": f"{where}/{self.built}"}
+            return {"secret": SECRET, "location": f"{where}/{self.built}", "max_bytes": "16MB"}
         return {"secret": SECRET, "location": where, "redis_prefix": secrets.token_hex(8)}
 
     def _counting(self, operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -210,7 +210,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         "skipped": {
             report.nodeid: report.longrepr[2].removeprefix("Skipped: ") for report in stats.get("skipped", [])
         },
-        "left_out": {f"{count} tests": why for why, count in SUBSTITUTION.left_out.items()},
+        "left_out": {why: f"{count} tests" for why, count in SUBSTITUTION.left_out.items()},
         "operations": SUBSTITUTION.operations,
         "problems": [f"{test} passed without our backend" for test in sorted(unserved)],
     }
