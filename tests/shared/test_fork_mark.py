@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-from collections.abc import Callable
+import json
+import subprocess
+import sys
 
 import pytest
 
 from quickcache_core.store.shared import fork_mark as marks
-from quickcache_core.store.shared.fork_mark import ForkMark, MarkByPid, fork_mark
+from quickcache_core.store.shared.fork_mark import MarkByPid, fork_mark
+from tests.shared.remote import ROOT
 
 
-def read_in_child(mark: ForkMark) -> list[int]:
-    """What a child finds there, and what after it has stored a 1; forked without Python's hooks."""
-    reading, writing = os.pipe()
-    # Not CDLL, which lets go of the interpreter's lock.
-    if (child := ctypes.PyDLL(None).fork()) == 0:
-        found = mark[0]
-        mark[0] = 1
-        os.write(writing, bytes((found, mark[0])))
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.close(writing)
-    answer = os.read(reading, 10)
-    os.close(reading)
-    return list(answer)
-
-
-@pytest.mark.parametrize("make", [fork_mark, MarkByPid])
-def test_a_child(make: Callable[[], ForkMark]) -> None:
+@pytest.mark.parametrize("make", ["fork_mark", "MarkByPid"])
+def test_a_child(make: str) -> None:
     """It finds 0, and what it stores is its own; so is what the parent has."""
-    mark = make()
-    assert mark[0] == 0
-    mark[0] = 1
-    assert mark[0] == 1
-    assert read_in_child(mark) == [0, 1]
-    assert mark[0] == 1
-    mark[0] = 0
-    assert read_in_child(mark) == [0, 1]
-    assert mark[0] == 0
+    program = [sys.executable, "-m", "tests.shared.marked_child", make]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
+    assert json.loads(ended.stdout) == [0, 1, [0, 1], 1, 0, [0, 1], 0]
 
 
 @pytest.mark.parametrize(
@@ -52,5 +31,3 @@ def test_where_no_page_is_wiped(monkeypatch: pytest.MonkeyPatch, name: str, valu
     monkeypatch.setattr(marks, name, value)
     mark = fork_mark()
     assert isinstance(mark, MarkByPid)
-    mark[0] = 1
-    assert read_in_child(mark) == [0, 1]
