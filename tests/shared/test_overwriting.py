@@ -114,8 +114,34 @@ def test_a_store_that_is_out_of_order(cache: QuickCache, monkeypatch: pytest.Mon
     assert cache.size() == 1
 
 
-def test_a_finaliser_in_the_middle(cache: QuickCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it sets is stored when the write that it interrupted is done, and not before."""
+def slide(cache: QuickCache, clock: ManualClock) -> None:
+    cache.set("sliding", 1, 100, sliding=True)
+    clock.advance(60)
+    yield_to_finaliser(cache)
+    assert cache.get("sliding") == 1
+
+
+def sweep(cache: QuickCache, clock: ManualClock) -> None:
+    cache.set("short", 1, 1)
+    clock.advance(2)
+    yield_to_finaliser(cache)
+    assert cache.cleanup() == 1
+
+
+def refuse(cache: QuickCache, clock: ManualClock) -> None:
+    cache.set("large", 1)
+    yield_to_finaliser(cache)
+    with pytest.raises(ValueTooLarge):
+        cache.set("large", "x" * 2_000_000)
+
+
+def overwrite(cache: QuickCache, clock: ManualClock) -> None:
+    yield_to_finaliser(cache)
+    cache.set("k", 1)
+
+
+def yield_to_finaliser(cache: QuickCache) -> None:
+    """Have one run in the middle of the next write."""
     connection = store_of(cache)._connection
     commit = connection._commit
 
@@ -127,16 +153,25 @@ def test_a_finaliser_in_the_middle(cache: QuickCache, monkeypatch: pytest.Monkey
             cache.set("finaliser", 1)
 
     def with_garbage(txn: Any, slots: list[int]) -> int:
-        monkeypatch.undo()  # once
+        del connection._commit  # once
         Writes()
         gc.collect()
         assert len(connection.postponed) == 1
         return commit(txn, slots)
 
-    monkeypatch.setattr(connection, "_commit", with_garbage)
-    cache.set("k", 1)
+    connection._commit = with_garbage  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("write", [overwrite, refuse, slide, sweep])
+def test_a_finaliser_in_the_middle(
+    cache: QuickCache, clock: ManualClock, write: Callable[[QuickCache, ManualClock], None]
+) -> None:
+    """What it sets is stored when the write that it interrupted is done, whatever that was; not before."""
+    cache.set("finaliser", 0)
+    write(cache, clock)
+    assert "_commit" not in vars(store_of(cache)._connection), "no write was interrupted"
     assert cache.get("finaliser") == 1
-    assert not connection.postponed
+    assert not store_of(cache)._connection.postponed
 
 
 def test_a_full_cache_whose_entries_have_expired(directory: Path, clock: ManualClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -56,8 +57,8 @@ class Connection(OpenFiles):
 
     def __init__(self, path: Path, map_size: int, patience: float, *, writemap: bool = True) -> None:
         super().__init__(path, map_size, patience, writemap=writemap)
-        self.postponed: list[Callable[[], object]] = []
-        """Writes that finalisers asked for in the middle of a write."""
+        self.postponed: deque[Callable[[], object]] = deque()
+        """Writes that finalisers asked for in the middle of a write. Each write is followed by them."""
 
     def read(self, raw: bytes, slot: int) -> tuple[bytes | None, int]:
         """The record, and the label of the state in which it was found."""
@@ -140,26 +141,32 @@ class Connection(OpenFiles):
             except BaseException:
                 txn.abort()
                 raise
-        except self._lmdb.MapFullError:
-            raise Crowded(0) from None
         except (self._lmdb.Error, OSError) as error:
-            if self._disk_is_full(error):
-                raise Crowded(0) from None
-            raise self._failed(error) from error
+            raise self._refused(error) from error
         finally:
             try:
                 guard.release()
             except BaseException:
                 guard.give_up()
                 raise
+            if self.postponed:
+                self._catch_up()
         if self._outage:
             self._recovered()
         return result, label
 
-    def catch_up(self) -> None:
-        """Do what was postponed. Not to be called in the middle of a write."""
-        postponed, self.postponed = self.postponed, []
-        for call in postponed:
+    def _refused(self, error: Exception) -> Exception:
+        if isinstance(error, self._lmdb.MapFullError) or self._disk_is_full(error):
+            return Crowded(0)
+        return self._failed(error)
+
+    def _catch_up(self) -> None:
+        """Do what was postponed, after a write."""
+        while self.postponed:
+            try:
+                call = self.postponed.popleft()
+            except IndexError:
+                return  # another thread took the last
             try:
                 call()
             except Exception as error:

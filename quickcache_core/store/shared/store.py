@@ -61,8 +61,6 @@ def _write(
             except StoreUnavailable as error:
                 self._in_trouble(error, must=must)
                 result = answer(self, *args, **kwargs)
-            if connection.postponed:
-                connection.catch_up()
             if self._table.awake_in != connection.pid:
                 self._table.awaken()
             return result
@@ -253,8 +251,6 @@ class SharedStore(Store):
         except StoreUnavailable as error:
             self._in_trouble(error)
             self._owe((key,))
-        if connection.postponed:
-            connection.catch_up()
         if table.awake_in != connection.pid:
             table.awaken()
 
