@@ -215,6 +215,32 @@ def test_files_that_are_replaced_while_it_waits_for_the_guard(
     assert cache.metrics().store_errors == 0
 
 
+def test_files_that_are_replaced_during_the_commit(
+    cache: QuickCache, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it stamps are the files that it writes to: in the others everything can be kept near."""
+    connection = store_of(cache)._connection
+    for number in range(100):
+        cache.set("k", number)
+    commit = connection._commit
+    looking = threading.Thread(target=connection.look)
+
+    def commit_late(txn: Any, slots: list[int]) -> int:
+        monkeypatch.undo()  # once
+        shutil.rmtree(directory)
+        looking.start()
+        looking.join(0.05)
+        return commit(txn, slots)
+
+    monkeypatch.setattr(connection, "_commit", commit_late)
+    cache.set("k", "in the former files")
+    looking.join()
+    loads = []
+    for _ in range(5):
+        assert cache.get_or_set("k", lambda: loads.append(1) or "new") == "new"
+    assert loads == [1]
+
+
 def test_the_first_set_of_a_process(cache: QuickCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks for background work, once."""
     table = store_of(cache).table

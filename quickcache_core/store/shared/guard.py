@@ -97,11 +97,13 @@ class WriterGuard:
         """Whether the calling thread holds it: then it is a finaliser, in the middle of a write."""
         return self.owner == self._thread_id()
 
-    def hold_for_fork(self, patience: float) -> bool:
-        """Keep the threads of this process from writing, so that a child begins between two writes."""
+    def hold_writers(self, patience: float) -> bool:
+        """Keep the threads of this process from writing, so that a child begins between two writes, or other
+        files come into use. False if one is still writing after `patience` seconds, or this one is.
+        """
         return not self.is_mine() and self.lock.acquire(timeout=patience)
 
-    def end_fork(self) -> None:
+    def let_writers_go(self) -> None:
         self.lock.release()
 
     def _give_way(self) -> None:

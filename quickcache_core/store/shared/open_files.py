@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 _LOOK = 1.0
 """Seconds between two looks at whether the files are still the same, and between two attempts to open them.
 """
+_SETTLE = 0.25
+"""Seconds that a write to files that were replaced gets to its end; longer ones are of stopped processes."""
 _READER_CHECK = 60.0
 _REPORT = 60.0
 """Seconds between two outages that are logged."""
@@ -234,8 +236,15 @@ class OpenFiles:
             except Damaged as damage:
                 directory.set_aside(str(damage))
                 environment = self._open_environment(alone)
-            self.words = Words(self.path)
-            self.guard = WriterGuard(directory.write_lock, self.patience, self.words.stamps)
+            former = self.guard
+            # A thread in the middle of a write to the former files would stamp these with numbers of those.
+            held = former.hold_writers(_SETTLE)
+            try:
+                self.words = Words(self.path)
+                self.guard = WriterGuard(directory.write_lock, self.patience, self.words.stamps)
+            finally:
+                if held:
+                    former.let_writers_go()
             directory.stay()
         identity = directory.identity()
         if identity != self._identity:
@@ -299,7 +308,7 @@ class OpenFiles:
     # Forks
 
     def before_fork(self) -> bool:
-        held = self._identity is not None and self.guard.hold_for_fork(_LOOK)
+        held = self._identity is not None and self.guard.hold_writers(_LOOK)
         if held and threading.active_count() == 1 and self._environment is not None:
             # Nobody can be using it. Both sides open it anew when they need it, and nothing is inherited.
             self._environment.close()
@@ -308,7 +317,7 @@ class OpenFiles:
 
     def after_fork_in_parent(self, held: bool) -> None:
         if held:
-            self.guard.end_fork()
+            self.guard.let_writers_go()
 
     def after_fork_in_child(self, held: bool) -> None:
         self._opening = threading.RLock()
