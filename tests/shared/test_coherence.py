@@ -38,12 +38,20 @@ def test_nothing_stale(
     tmp_path: Path, coherence_seconds: float, share: float, settings: dict[str, Any]
 ) -> None:
     """Under kill -9, SIGSTOP, forks and pauses at every odd moment, with hits in the near store mostly."""
-    outcome = run(Plan(str(tmp_path), coherence_seconds * share, processes=4, threads=2, settings=settings))
-    assert not outcome.violations, outcome
-    counts = outcome.counts
-    assert counts["hits"] > 300 * coherence_seconds * share, outcome
-    assert counts["commits"] > 3 * coherence_seconds * share, outcome
-    assert counts["killed"] + counts["stopped"] > 0, outcome
+    seconds = coherence_seconds * share
+    # Without some work it would prove nothing, and a busy machine takes longer for it.
+    for patience in (1, 3, 9):
+        place = tmp_path / str(patience)
+        place.mkdir()
+        outcome = run(Plan(str(place), seconds * patience, processes=4, threads=2, settings=settings))
+        assert not outcome.violations, outcome
+        counts = outcome.counts
+        trouble = counts["killed"] + counts["stopped"]
+        if counts["hits"] > 300 * seconds and counts["commits"] > 3 * seconds and trouble > 0:
+            break
+    assert counts["hits"] > 300 * seconds, outcome
+    assert counts["commits"] > 3 * seconds, outcome
+    assert trouble > 0, outcome
     if share == 1.0:
         assert min(counts["invalidations"], counts["loads"]) > 0, outcome
     assert counts["unjudged"] + counts["excused"] < counts["gets"] / 20, outcome
