@@ -71,7 +71,7 @@ class Controller:
         # Used here before the forks, as under a server that loads the application first.
         self.worker = Worker(plan)
         self.worker.cache.set("filling0", "preloaded")
-        self.worker.cache.get("filling0")
+        self.worker.cache.get("filling0", None)  # with a full disk it may have had to leave
         self.board: Board = self.worker.board
         self.random = random.Random(plan.seed or None)
         self.counts = {"killed": 0, "stopped": 0, "forked": 0, "executed": 0, "nested": 0}
