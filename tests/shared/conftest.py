@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,3 +37,16 @@ def start(template: Template, directory: Path) -> Iterator[Callable[..., Remote]
     yield one
     for remote in started:
         remote.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(path)], capture_output=True
+    ).returncode:
+        pytest.skip("no tmpfs can be mounted here; that takes root")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -54,6 +54,11 @@ def owes(cache: QuickCache) -> bool:
     return bool(_settling or cache._store._debts.exist)  # type: ignore[attr-defined]
 
 
+def failures(cache: QuickCache) -> int:
+    """How many operations of this process couldn't be carried out so far."""
+    return cache._store.counters.store_errors  # type: ignore[attr-defined, no-any-return]
+
+
 def is_settling() -> bool:
     """Whether the calling thread makes up for writes that failed."""
     return get_ident() in _settling
@@ -122,6 +127,7 @@ __all__ = [
     "StoreUnavailable",
     "begin_load",
     "end_load",
+    "failures",
     "is_settling",
     "judge_tags_by_snapshot",
     "open_cache",

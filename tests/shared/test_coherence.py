@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,14 @@ def test_nothing_stale_in_a_full_map(tmp_path: Path, coherence_seconds: float) -
     settings = {"max_bytes": 4_000_000}
     outcome = run(Plan(str(tmp_path), coherence_seconds * 0.4, processes=4, crowded=True, settings=settings))
     assert not outcome.violations, outcome
+
+
+def test_nothing_wrong_where_the_files_never_open(tmp_path: Path, small_disk: Path) -> None:
+    """Each process then answers as an empty cache does, sums too."""
+    (small_disk / "taken").write_bytes(b"x" * shutil.disk_usage(small_disk).free)
+    outcome = run(Plan(str(tmp_path), 2.0, processes=3, cache=str(small_disk / "cache")))
+    assert not outcome.violations, outcome
+    counts = outcome.counts
+    assert counts["commits"] == counts["hits"] == 0, outcome
+    assert min(counts["sets"], counts["increments"]) > 0, outcome
+    assert counts["unstored"] >= counts["increments"], outcome

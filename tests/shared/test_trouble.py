@@ -6,9 +6,8 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -57,19 +56,6 @@ def test_value_that_never_fits(start: Start) -> None:
         remote.set("k", "x" * MAP)
     assert "max_bytes" in failed.value.text
     works(remote)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(path)], capture_output=True
-    ).returncode:
-        pytest.skip("no tmpfs can be mounted here; that takes root")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.mark.parametrize("free", [7_500_000, 5_500_000, 2_000_000, 700_000, 100_000, 0])

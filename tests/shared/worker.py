@@ -442,10 +442,18 @@ class Worker:
 
     def increment(self, row: int, key: int) -> None:
         self.operation.begin({key: -1})
+        failed = self.subject.failures(self.cache)
         number = self.cache.incr(KEYS[key], 1, initial=0, ttl_sec=self.subject.NEVER)
         self.board.count(row, "increments")
+        version = self.operation.versions.get(key)
+        if version is None:
+            # Nothing was stored. In trouble a cache answers as one that is empty does, and only then.
+            self.board.count(row, "unstored")
+            if number != 1 or self.subject.failures(self.cache) == failed:
+                self.violation("not added", KEYS[key], number=number)
+            return
         self._publish(row)
-        events, complete = self.board.since(key, self.operation.versions.get(key, 0))
+        events, complete = self.board.since(key, version)
         if complete and (not events or events[-1].token != number + 1):
             self.violation("wrong sum", KEYS[key], number=number, events=events)
 
