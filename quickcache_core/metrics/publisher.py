@@ -22,7 +22,9 @@ from quickcache_core.metrics.server import server_name
 logger = logging.getLogger(__name__)
 
 PUBLISH_INTERVAL: Final = 1.0
-"""Seconds between two publications by the background thread, and after which trouble is met again."""
+"""Seconds between two publications by the background thread."""
+_TROUBLE_PAUSE: Final = PUBLISH_INTERVAL / 2
+"""Seconds after which trouble is met again: over before the background thread's next turn."""
 _ANSWER_WITHIN: Final = 5_000_000_000
 """Nanoseconds after which nobody waits for an answer any more."""
 
@@ -33,8 +35,8 @@ class Publisher:
     """Writes absolute totals since the process began, or was forked, into its slot of the figures file.
 
     `publish` is called at the end of each request, once a second by the background thread, and at exit. It
-    never raises and never waits for another thread. A slot is claimed when there is something to publish;
-    then `wake(publisher)` asks for the background thread.
+    never raises and never waits for another thread. Once there is something to publish, `wake(publisher)`
+    asks for the background thread, and a slot is claimed.
 
     `locate` gives the path of the file, whenever it is opened: servers change their user after a fork.
     """
@@ -76,7 +78,7 @@ class Publisher:
         self._slot: Slot | None = None
         self._figures: StoreFigures | None = None
         """What has been published."""
-        self._in_trouble = False
+        self._in_trouble = self._complained = False
         self._retry_at = 0.0
         self._rate_since = time.monotonic()
         self._rate_from = 0
@@ -169,7 +171,7 @@ class Publisher:
         figures = self.source.figures()
         if figures is not None and (timed or figures != self._figures):
             self._write(slot, figures, now, timed)
-            self._in_trouble = False
+            self._in_trouble = self._complained = False
 
     def _is_in_place(self, slot: Slot, now: float) -> bool:
         return self._board is not None and self._board.file(now) is slot.file
@@ -181,6 +183,8 @@ class Publisher:
         figures = self.source.figures()
         if figures is None or figures.counts == self._base.counts:
             return None
+        # Before there is a slot: where there can't be one, a process without another request tries again too.
+        self._wake(self)
         self._board = board_at(self._locate())
         file = self._board.file(now, create=True)
         if file is None:
@@ -190,7 +194,6 @@ class Publisher:
         slot = self._board.claim(file, server_name(), started=self._started)
         slot.words[slot.word + at.S_OBEYED] = self._seen
         self._slot, self._figures = slot, None
-        self._wake(self)
         return slot
 
     def _give_up(self, slot: Slot, now: float) -> None:
@@ -242,11 +245,14 @@ class Publisher:
             ring.write_answer(path, self._pid, keys)
 
     def _report(self, error: Exception) -> None:
-        self._retry_at = time.monotonic() + PUBLISH_INTERVAL
-        if not self._in_trouble:
-            self._in_trouble = True
-            logger.warning("No figures for other processes (%s); the cache works on", error)
-            logger.debug("Why", exc_info=error)
+        self._retry_at = time.monotonic() + _TROUBLE_PAUSE
+        again, self._in_trouble = self._in_trouble, True
+        if self._complained or (isinstance(error, TimeoutError) and not again):
+            # A busy machine holds up whoever has the lock. One that is stopped has it the next time, too.
+            return
+        self._complained = True
+        logger.warning("No figures for other processes (%s); the cache works on", error)
+        logger.debug("Why", exc_info=error)
 
     # Forks
 

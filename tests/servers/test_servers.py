@@ -193,8 +193,12 @@ class ServerChecks:
     def test_clear_command_in_memory(self, server: Server) -> None:
         """The clear command empties the memory of each worker soon, though it has nothing to do."""
         server.from_all("set", "memory", key="cleared", value=1)
-        having = next(pids for key, pids in server.console.keys("memory").items() if key.endswith("cleared"))
-        assert server.workers <= set(having)
+
+        def having() -> set[int]:
+            keys = server.console.keys("memory").items()
+            return {pid for key, pids in keys if key.endswith("cleared") for pid in pids}
+
+        server.wait(lambda: server.workers <= having(), FIGURES_WITHIN, "a worker doesn't tell its keys")
         server.console.command("clear", *server.console.choose("memory"))
         server.wait(lambda: not server.console.keys("memory"), FIGURES_WITHIN, "a worker hasn't cleared")
         answers = server.from_all("get", "memory", key="cleared")
