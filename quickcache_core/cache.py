@@ -40,7 +40,7 @@ from quickcache_core.metrics.snapshot import MetricsSnapshot
 from quickcache_core.parts import Freeze
 from quickcache_core.serializer.isolation import kept_types
 from quickcache_core.sizing import AutoSizer
-from quickcache_core.store.accelerator import door, gate
+from quickcache_core.store.accelerator import door, gate, without_writer
 from quickcache_core.store.base import ABSENT, Presence, Record, Store
 from quickcache_core.store.keyspace import SEPARATOR, KeyspaceStore
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
@@ -135,12 +135,14 @@ class QuickCache:
         """Choose the functions behind the hot methods, so that no call pays for what isn't in use."""
         store: Store = OffStore(self._real_store) if self._times_off else self._real_store
         self._store = store
-        self._put = store.put
         kinds = frozenset[EventKind]().union(*(one.kinds for one in self._subscriptions))
         heard = bool(kinds & {EventKind.HIT, EventKind.MISS})
         self._get = self._heard_get if heard else store.get
         self._at_hand = None if heard else store.at_hand
         self._gate = self._new_gate(store)
+        # Where all values are kept as they are, what doesn't pass the gate is nothing for the writer.
+        past_gate = self._gate is not None and self._freeze is None
+        self._put = without_writer(store.put) if past_gate else store.put
         # No methods of this cache: in a circle of references its entries would wait for the garbage collector
         # when nobody has it any more.
         self._filler = Filler(

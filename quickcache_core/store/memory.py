@@ -21,7 +21,7 @@ from quickcache_core.metrics.figures import StoreFigures
 from quickcache_core.metrics.publisher import Publisher
 from quickcache_core.serializer.isolation import Frozen, thaw
 from quickcache_core.store import loads
-from quickcache_core.store.accelerator import COUNTERS, TABLES, by_writer, writer
+from quickcache_core.store.accelerator import COUNTERS, TABLES, by_writer, without_writer, writer
 from quickcache_core.store.base import (
     ABSENT,
     ASK,
@@ -99,9 +99,12 @@ class MemoryStore(Store):
         self._table: Table = TABLES[recency](self._now, self._get_stale, self._population.entries)
         if isinstance(self._table, HookedTable):
             self._table.on_hit = self._hit
-        self.writer = writer() if weigher is None else None
-        """Does plain writes by itself; None if there is none, or bytes count."""
+        plain = weigher is None and not self._population.tells_of_overwrites
+        self.writer = writer() if plain else None
+        """Does plain writes by itself; None if there is none, bytes count, or the policy hears of all."""
         self._bind_writer()
+        if self.writer is None:
+            self.put = without_writer(self.put)  # type: ignore[method-assign]
 
     def _bind_writer(self) -> None:
         if self.writer is not None:

@@ -102,6 +102,11 @@ class Population:
         # nor once there is any entry that has more.
         self._may_swap = self._on_update is None
 
+    @property
+    def tells_of_overwrites(self) -> bool:
+        """Whether the policy has to hear of each."""
+        return self._on_update is not None
+
     def is_live(self, entry: Entry) -> bool:
         deadline = entry.deadline
         if deadline is FOREVER:

@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
+from types import FrameType
 from typing import Any, get_type_hints
 from unittest import mock
 
@@ -290,6 +291,37 @@ def test_what_is_left_to_the_reference(what: str, monkeypatch: pytest.MonkeyPatc
     clock.advance(2)
     assert not written_in_c(cache, lambda: write(cache), monkeypatch)
     check_books(cache)
+
+
+def frames(write: Callable[[], object]) -> list[str]:
+    """The functions in Python that a call needs, by name."""
+    called: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        write()
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+@pytest.mark.parametrize(
+    ("policy", "key"),
+    [("lru", "a"), ("lru", "new"), ("lfu", "a"), ("lfuda", "new"), ("fifo", "new"), ("sieve", "new")],
+)
+def test_the_writer_is_not_asked_for_what_it_refuses(policy: str, key: str) -> None:
+    """That would make such writes slower than they are without it."""
+    cache = make(eviction_policy=policy)
+    cache.set("a", 0)
+    called = frames(lambda: cache.set(key, 1))
+    assert "put" in called
+    assert "run" not in called, called
+    assert cache.get(key) == 1
+    assert "run" in frames(lambda: make(isolation="auto").set("a", [1]))
 
 
 def test_bad_arguments() -> None:
