@@ -9,6 +9,7 @@ from quickcache_core.entry import FOREVER, MISSING
 from quickcache_core.errors import InvalidKey, KeyExpired, KeyNotFound
 from quickcache_core.serializer.isolation import Frozen
 from quickcache_core.store.base import ABSENT
+from quickcache_core.store.keyspace import SEPARATOR
 from quickcache_core.store.record import Extras
 
 MOST_BYTES = 32_000_000
@@ -259,6 +260,13 @@ class NearStore:
     def drop(self, key: str) -> None:
         self.young.pop(key, None)
         self.old.pop(key, None)
+
+    def drop_namespace(self, namespace: str) -> None:
+        """Its keys of all generations, and perhaps some others. Takes time by the number of all keys here."""
+        part = SEPARATOR + namespace.rpartition(SEPARATOR)[2] + SEPARATOR
+        for keys in (self.young, self.old):
+            for key in [key for key in list(keys) if part in key]:
+                keys.pop(key, None)
 
     def forget(self) -> None:
         self.replace_store(self.stamps, self.references)

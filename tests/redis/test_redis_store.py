@@ -18,7 +18,7 @@ from quickcache_core import QuickCache, QuickCacheConfig, StoreUnavailable, Valu
 from quickcache_core.store.redis import former, known, store
 from quickcache_core.store.redis.opening import redis_stores
 from tests.redis import remote
-from tests.redis.servers import RedisServer, wait_until
+from tests.redis.servers import NO_TRACKING, RedisServer, wait_until
 
 SECRET = "a secret of the tests, long enough"
 
@@ -529,6 +529,103 @@ def test_stale_values_while_the_server_is_away(redis_server: RedisServer) -> Non
     assert cache.get("a", None) is None
 
 
+OWN_CHANGES: dict[str, Callable[[QuickCache], Any]] = {
+    "delete": lambda cache: cache.delete("a"),
+    "pop": lambda cache: cache.pop("a"),
+    "set": lambda cache: cache.set("a", "new", 500, stale_ttl=500),
+    "set without more": lambda cache: cache.set("a", "new", 500, stale_ttl=0),
+    "set_many": lambda cache: cache.set_many({"a": "new"}),
+    "invalidate_tags": lambda cache: cache.invalidate_tags("t"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+@pytest.mark.parametrize("change", OWN_CHANGES)
+@pytest.mark.parametrize("part", ["whole", "namespace"])
+def test_own_change_before_an_outage(redis_server: RedisServer, change: str, part: str) -> None:
+    """What this process has removed, overwritten or invalidated doesn't come back when the server dies before
+    it was read again. What nobody has touched is served, expired or not.
+    """
+    whole = make(redis_server.url, stale_ttl=500, redis_options={"socket_timeout": 0.2})
+    cache = whole if part == "whole" else whole.namespace("n")
+    cache.set("a", "old", 500, tags=["t"])
+    cache.set("stays", "old", 500, tags=["another"])
+    cache.set("expired", "old", 0.01)
+    assert cache.get_many(["a", "stays"]) == {"a": "old", "stays": "old"}
+    time.sleep(0.02)
+    assert cache.get("expired", None) is None
+    OWN_CHANGES[change](cache)
+    redis_server.kill()
+    assert cache.get_or_set("a", lambda: "loaded") == "loaded"
+    if change != "clear":
+        assert cache.get_or_set("stays", lambda: "loaded") == "old"
+        assert cache.get_or_set("expired", lambda: "loaded") == "old"
+
+
+@pytest.mark.parametrize(
+    "change", ["a.delete('a')", "a.set('a', 'new')", "a.invalidate_tags('t')", "a.clear()"]
+)
+@pytest.mark.parametrize("part", ["whole", "namespace"])
+@pytest.mark.parametrize("noticed", ["by a get", "by a set", "by something else"])
+def test_change_of_others_before_an_outage(
+    redis_server: RedisServer, change: str, part: str, noticed: str
+) -> None:
+    """What the server has told before it died doesn't come back either, however its end is noticed."""
+    cache = make(redis_server.url, stale_ttl=500, redis_options={"socket_timeout": 0.2})
+    store = cache._store
+    if part == "namespace":
+        cache = cache.namespace("n")
+    cache.set("a", "old", 500, tags=["t"])
+    cache.set("stays", "old", 500, tags=["another"])
+    assert cache.get_many(["a", "stays"]) == {"a": "old", "stays": "old"}
+    namespace = "" if part == "whole" else ".namespace('n')"
+    remote.run(f"a = cache{namespace}; {change}", location=redis_server.url)
+    redis_server.kill()
+    if noticed == "by a set":
+        cache.set("else", 1)
+    elif noticed == "by something else":
+        with pytest.raises(StoreUnavailable):
+            store.client.call("PING")  # type: ignore[union-attr]
+    assert cache.get_or_set("a", lambda: "loaded") == "loaded"
+    if not change.startswith("a.clear"):
+        assert cache.get_or_set("stays", lambda: "loaded") == "old"
+
+
+def test_clear_that_nobody_told_of_before_an_outage(redis_server: RedisServer) -> None:
+    """That there is a new generation is also known from the answer to a read."""
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all")
+        cache = make(
+            redis_server.url.replace("//", "//app:secret@"),
+            stale_ttl=500,
+            redis_options={"socket_timeout": 0.2},
+        )
+        cache.set("a", "old", 500)
+        assert cache.get("a") == "old"
+        admin.execute_command("ACL", "SETUSER", "app", *NO_TRACKING)
+        for one in admin.client_list():
+            if one["user"] == "app":
+                admin.client_kill_filter(_id=one["id"])
+        wait_until(lambda: not cache._store._near.label(), "nothing is told any more")  # type: ignore[union-attr]
+        remote.run("cache.clear()", location=redis_server.url)
+        assert cache.get("b", None) is None
+    redis_server.kill()
+    assert cache.get_or_set("a", lambda: "loaded") == "loaded"
+
+
+@pytest.mark.parametrize("near_size", [0, 100])
+def test_namespace_that_is_deleted_from_in_an_outage(redis_server: RedisServer, near_size: int) -> None:
+    """What was deleted there meanwhile is gone when the server is back, with and without a near store."""
+    cache = make(redis_server.url, near_size=near_size, redis_options={"socket_timeout": 0.2})
+    part = cache.namespace("n")
+    part.set("a", "old")
+    redis_server.hang()
+    part.delete("a", missing_ok=True)
+    redis_server.resume()
+    wait_until(lambda: works(cache), "the cache works again")
+    assert part.get("a", None) is None
+
+
 def test_single_flight_while_the_server_is_away(redis_server: RedisServer) -> None:
     """The callers of this process still wait for one load."""
     cache = make(redis_server.url, redis_options={"socket_timeout": 0.2})
@@ -581,6 +678,16 @@ def test_loads_that_another_process_overtakes(redis_url: str, raw: redis.Redis) 
 
             assert cache.refresh("a", load, tags=["t"]) == "outdated", name
             assert cache.get("a", None) in ("new", None), name
+
+
+def test_namespace_that_another_process_clears(redis_url: str) -> None:
+    """The first read afterwards knows, even if nobody has looked for a while at what the server tells."""
+    cache = make(redis_url).namespace("n")
+    for _ in range(3):
+        cache.set("a", "old")
+        assert [cache.get("a"), cache.get("a")] == ["old"] * 2
+        remote.run("cache.namespace('n').clear()", location=redis_url)
+        assert cache.get("a", None) is None
 
 
 def test_single_flight_over_processes(redis_url: str, raw: redis.Redis) -> None:

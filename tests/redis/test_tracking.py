@@ -20,6 +20,7 @@ from quickcache_core.store.redis.pushes import BadAnswer, PushReader
 from quickcache_core.store.redis.tracking import LEASE, SILENCE, Lost, NotTracking, Tracking
 from tests.redis.servers import NO_TRACKING, RedisServer, wait_until
 from tests.redis.tls import TlsFront
+from tests.waiting import readable
 
 NAMES = Names("qc")
 KEY = b"qc:entries:k"
@@ -251,6 +252,29 @@ def test_server_that_goes(redis_server: RedisServer, ear_at: Callable[..., Ear])
     redis_server.kill()
     with pytest.raises(Lost):
         wait_until(lambda: bool(ear.listen()), "never")
+
+
+@pytest.mark.parametrize("listened", [False, True])
+def test_last_words(redis_server: RedisServer, ear_at: Callable[..., Ear], listened: bool) -> None:
+    """What a server told before it went is not lost, even if a look heard it and then failed."""
+    ear = ear_at(redis_server.url)
+    with redis_server.client() as writer:
+        writer.set(KEY, 1)
+    redis_server.kill()
+    if listened:
+        with pytest.raises(Lost):
+            wait_until(lambda: ear.tracking._streams[0].listen(time.monotonic() + LEASE), "never")
+    assert slot_of(KEY) in ear.tracking.rest()
+    assert ear.tracking.rest() == []
+
+
+def test_too_many_last_words(redis_server: RedisServer, ear_at: Callable[..., Ear]) -> None:
+    """They aren't gone through for long: anything may be among them."""
+    ear = ear_at(redis_server.url)
+    with redis_server.client() as writer:
+        writer.eval("for n = 0, 49999 do redis.call('SET', 'qc:entries:k' .. n, 'new') end", 0)
+    assert readable(ear.tracking._streams[0]._socket, 20.0)
+    wait_until(lambda: WHOLE in ear.tracking.rest(), "a rest that is too long")
 
 
 def test_user_who_may_not_track(redis_server: RedisServer, ear_at: Callable[..., Ear]) -> None:

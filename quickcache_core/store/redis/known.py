@@ -44,6 +44,9 @@ class Near(Protocol):
     def wrote(self, slot: int) -> None:
         """Called after a write of one's own."""
 
+    def drop_namespace(self, namespace: str) -> None:
+        """Forget what is kept of it."""
+
 
 class _Number(NamedTuple):
     value: int
@@ -66,6 +69,7 @@ class Known:
         # With the label of the near store from before it was read. Together, for threads.
         self._generation: tuple[bytes, int] | None = None
         self._numbers: dict[bytes, _Number] = {}
+        self._names_of: dict[str, bytes] = {}
         self._used: set[bytes] = set()
         self._warm_at = 0.0
         self.moved: Callable[[], None] = _nothing
@@ -117,8 +121,13 @@ class Known:
         self._adopt(self._client.run(GENERATION, self._names.generation, new_generation()), label)
 
     def _adopt(self, found: bytes, label: int) -> None:
-        former, self._generation = self._generation, (found, label)
-        if former is None or former[0] == found:
+        former = self._generation
+        is_new = former is not None and former[0] != found
+        if is_new:
+            # Where no push says so.
+            self._near.wrote(WHOLE)
+        self._generation = (found, label)
+        if former is None or not is_new:
             return
         # Whoever began the new one said so as well, unless the name was lost.
         if not self._client.call(b"SISMEMBER", self._names.removed, former[0]):
@@ -138,15 +147,15 @@ class Known:
         return known.value
 
     def _keep(self, name: bytes, value: int, label: int) -> int:
-        if label:
-            if len(self._numbers) >= _MOST:
-                self._numbers = {}
-            self._numbers[name] = _Number(value, slot_of(name), label)
+        """With the label 0 it isn't at hand, but the last that is known."""
+        if len(self._numbers) >= _MOST:
+            self._numbers = {}
+        self._numbers[name] = _Number(value, slot_of(name), label)
         return value
 
     def number(self, namespace: str) -> int:
         """Of a namespace. It begins anywhere, so that one that was lost never comes back."""
-        name = self._names.namespace(namespace)
+        name = self._name_of(namespace)
         known = self._at_hand(name)
         if known is not None:
             return known
@@ -154,16 +163,35 @@ class Known:
         return self._keep(name, _number(name, self._client.run(NUMBER, name, secrets.randbits(48))), label)
 
     def last_number(self, namespace: str) -> int:
-        """As it was when the server last answered; 0 if it never did."""
-        known = self._numbers.get(self._names.namespace(namespace))
-        return 0 if known is None else known.value
+        """As it was when the server last answered; 0 if it never did.
+
+        If a change was heard of since, what is near of the namespace is dropped.
+        """
+        name = self._name_of(namespace)
+        known = self._numbers.get(name)
+        if known is None:
+            return 0
+        if 0 < known.label < self._near.stamps[known.slot]:
+            # Not another number instead: one that isn't sure would make the debts those of other keys.
+            self._near.drop_namespace(namespace)
+            self._numbers[name] = known._replace(label=0)
+        return known.value
+
+    def _name_of(self, namespace: str) -> bytes:
+        name = self._names_of.get(namespace)
+        if name is None:
+            if len(self._names_of) >= _MOST:
+                self._names_of = {}
+            name = self._names_of[namespace] = self._names.namespace(namespace)
+        return name
 
     def next_number(self, namespace: str) -> int:
         name = self._names.namespace(namespace)
         try:
-            return _number(name, self._client.run(NEXT_NUMBER, name, secrets.randbits(48)))
+            number = _number(name, self._client.run(NEXT_NUMBER, name, secrets.randbits(48)))
         finally:
             self._near.wrote(slot_of(name))
+        return self._keep(name, number, 0)
 
     def set_numbers(self, numbers: dict[str, int]) -> None:
         names = {self._names.namespace(name): number for name, number in numbers.items()}
@@ -172,6 +200,8 @@ class Known:
         finally:
             for name in names:
                 self._near.wrote(slot_of(name))
+        for name, number in names.items():
+            self._keep(name, number, 0)
 
     def sequence(self, *, anew: bool = False) -> int:
         """Of the last invalidation; not `anew`: as far as we heard of it, or an earlier one."""

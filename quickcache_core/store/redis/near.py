@@ -35,6 +35,11 @@ a lock: pushes are counted before they are stamped, but after they have arrived,
 is from before a GET that sees these changes. Stamps are only raised under a lock: two threads at the same
 slot might leave the lower one.
 
+During an outage nothing here is valid. But while the stamp of its slot and `_whole` are no higher than its
+label, what was kept is what the servers had last, as far as is known: `held`. That is enough for those who
+want something stale rather than nothing. So stamps outlive a connection, and what arrived before it was lost
+is read to the end.
+
 What it does not promise. A clock that stands still while the machine sleeps extends the lease by as much, up
 to the first poll. A server that forgets what it has acknowledged, as one that is replaced by a replica that
 lags behind may do, brings an older value back to all. And where a server becomes another one's replica and
@@ -189,19 +194,31 @@ class TrackedNear(NearStore):
 
     def get_many(self, keys: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
         """As `NearStore.get_many`."""
-        self._poll_if_due()
+        self.catch_up()
         return super().get_many(keys)
 
     def valid(self, key: str) -> NearEntry | None:
         """As `NearStore.valid`."""
-        self._poll_if_due()
+        self.catch_up()
         return super().valid(key)
 
     def holds(self, label: int, *slots: int) -> bool:
         """Whether what was read with that label, of keys of these slots, is what the servers have."""
-        self._poll_if_due()
+        self.catch_up()
         stamps = self.stamps
         return stamps[WHOLE] <= label and all(stamps[slot] <= label for slot in slots)
+
+    def held(self, label: int, *slots: int) -> bool:
+        """Whether `holds` was so when the servers were last heard of: no change by this process is known, and
+        none that they told of. For when nobody can be asked.
+        """
+        self.catch_up()
+        tracking = self._tracking
+        if tracking is not None and tracking.more:
+            # It may be in what they told and nobody has read yet.
+            return False
+        stamps = self.stamps
+        return self._whole <= label and all(stamps[slot] <= label for slot in slots)
 
     def entry(self, value: Any, label: int, slot: int, deadline: float) -> NearEntry:
         """What to keep of a plain entry that ends at its deadline. Seconds by the clock of this near
@@ -274,11 +291,19 @@ class TrackedNear(NearStore):
                 is_handed_on = self._connect_somewhere(polling)
         except BaseException:
             # A signal's, or gevent's: what was read may not have been counted.
+            with self._stamping:
+                self._stamp((WHOLE,))
             self._lose()
             raise
         finally:
             if not is_handed_on:
                 polling.release()
+
+    def catch_up(self) -> None:
+        """Read what servers have sent, if that is due."""
+        time = self._now()
+        if time >= self.next_poll:
+            self.poll(time)
 
     def tend(self) -> None:
         """For a thread that comes by about once a second, whether or not there are gets.
@@ -300,11 +325,6 @@ class TrackedNear(NearStore):
         """Let go of the connections. A later get makes new ones."""
         # Not under the lock of those who poll: a greenlet may have it that connects just now. It finds out.
         self._lose()
-
-    def _poll_if_due(self) -> None:
-        time = self._now()
-        if time >= self.next_poll:
-            self.poll(time)
 
     def _end_trust(self, time: float) -> None:
         """The lease is over, unless another thread has just read that it isn't."""
@@ -338,21 +358,21 @@ class TrackedNear(NearStore):
         if tracking is None:
             return False
         if tracking.epoch is not self._client.epoch:
-            self._lose()
+            self._part_from(tracking)
             return False
         try:
             slots = tracking.read(time)
         except Lost as error:
             logger.debug("No longer told of changes: %s", error)
-            self._lose()
+            self._part_from(tracking)
             return False
         self._polled = time
         with self._stamping:
+            if slots:
+                self._stamp(slots)
             if self._tracking is not tracking:
                 # Closed meanwhile.
                 return True
-            if slots:
-                self._stamp(slots)
             self._trusted_until = until = tracking.trusted_until
             # By what time it is now: reading may have taken long, if the process was stopped, and others may
             # have ended the trust meanwhile.
@@ -396,6 +416,18 @@ class TrackedNear(NearStore):
             self._stamp((WHOLE,))
             self._trusted_until = tracking.trusted_until
             self.stamps[WHOLE] = self._whole
+
+    def _part_from(self, tracking: Tracking) -> None:
+        """By who has the lock `_polling`. What was told before must not come back while nobody can be asked,
+        see `held`.
+        """
+        with self._stamping:
+            self.stamps[WHOLE] = UNTRUSTED
+        slots = tracking.rest()
+        with self._stamping:
+            if slots:
+                self._stamp(slots)
+        self._lose()
 
     def _lose(self) -> None:
         with self._stamping:

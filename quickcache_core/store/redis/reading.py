@@ -128,12 +128,20 @@ class Reading:
         return self._answer(key, entry, default)
 
     def _without_server(self, key: str, default: Any) -> Any:
-        """Something stale is better than nothing, to those who ask for it: perhaps it is outdated as well."""
+        """Something stale is better than nothing, to those who ask for it: perhaps it is outdated as well.
+        What is known to be isn't given.
+        """
+        near = self.near
         if default is ASK and not self.debts.cover(key):
-            entry = self.near.young.get(key) or self.near.old.get(key)
-            if isinstance(entry, RichNearEntry) and entry.stale_ttl and self._now() < entry.end:
+            entry = near.young.get(key) or near.old.get(key)
+            if (
+                isinstance(entry, RichNearEntry)
+                and entry.stale_ttl
+                and self._now() < entry.end
+                and near.held(entry.label, entry.slot, *entry.tags)
+            ):
                 return Found(entry.value, False, True, entry.etag)
-        return self.near.missing(key, default)
+        return near.missing(key, default)
 
     def _is_settled(self, entry: NearEntry) -> bool:
         """Whether a valid entry tells all that there is to say at present."""

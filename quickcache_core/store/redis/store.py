@@ -414,6 +414,8 @@ class RedisStore(Store):
 
     def generation(self, namespace: str) -> int:
         self._asked_for.add(namespace)
+        # Not only by the get that follows: its key would be of the generation from before.
+        self._near.catch_up()
         try:
             return self.known.number(namespace)
         except StoreUnavailable as error:

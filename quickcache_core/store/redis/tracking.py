@@ -12,6 +12,7 @@ import redis
 from redis.connection import AbstractConnection
 
 from quickcache_core.errors import StoreUnavailable
+from quickcache_core.store.near import WHOLE
 from quickcache_core.store.redis.pushes import BadAnswer, PushReader
 from quickcache_core.store.redis.wiring import close_when_dropped
 
@@ -21,6 +22,8 @@ SILENCE: Final = 3 * LEASE
 """Seconds without the answer to a PING after which the connection is given up."""
 SLICE: Final = 32_768
 """Bytes read at a time: what a poll takes at most is about a millisecond."""
+_LAST_SLICES: Final = 16
+"""Of what a server has sent before it was given up; what is more isn't looked at."""
 RECONNECT_INTERVAL: Final = 0.1
 """Seconds from one connection to the next, for a server that closes each."""
 _FIRST_RETRY: Final = 1.0
@@ -79,6 +82,8 @@ class Stream:
         self._is_tls = False
         self._waits = False
         """Whether an answer to a PING is to come."""
+        self._told: list[int] = []
+        """Slots that nobody has taken yet."""
         self.confirmed = 0.0
         """Monotonic seconds: what changed up to then has been heard of."""
         self.more = False
@@ -120,20 +125,20 @@ class Stream:
             try:
                 while len(data) < SLICE and (record := self._socket.recv(SLICE)):
                     data += record
-            except SSLWantReadError:
+            except OSError:
+                # There is no more, or the next time shows what is wrong: what has come counts.
                 pass
         return data
 
-    def read(self, now: float) -> list[int]:
-        """The slots of keys that changed since; at most about `SLICE` bytes' worth, without waiting. Asks for
-        a sign of life when it is time. Raises `Lost`.
+    def listen(self, now: float) -> None:
+        """Hear what changed since; at most about `SLICE` bytes' worth, without waiting. Asks for a sign of
+        life when it is time. Raises `Lost`.
         """
-        slots: list[int] = []
         self.more = False
         try:
             data = self._receive()
             self.more = len(data) >= SLICE
-            slots = self._reader.feed(data)
+            self._told += self._reader.feed(data)
             if self._reader.replies:
                 self._hear()
         except (BlockingIOError, SSLWantReadError):
@@ -141,6 +146,7 @@ class Stream:
         except OSError as error:
             raise Lost(str(error)) from error
         except BadAnswer as error:
+            self._told.append(WHOLE)
             raise Lost(f"not understood: {error}") from error
         if self._waits:
             if now - self._pinged > SILENCE:
@@ -148,7 +154,25 @@ class Stream:
                 raise Lost("the server does not answer")
         elif now - self.confirmed > LEASE / 2:
             self._ping(now)
-        return slots
+
+    def take(self) -> list[int]:
+        """The slots of the keys of which that was heard."""
+        told, self._told = self._told, []
+        return told
+
+    def rest(self) -> list[int]:
+        """The slots of all that it told and that nobody has taken; `WHOLE` is among them if that is too much
+        to look at, or can't be understood. After that it is of no use any more.
+        """
+        told = self.take()
+        try:
+            for _ in range(_LAST_SLICES):
+                told += self._reader.feed(self._receive())
+        except (OSError, Lost):
+            return told
+        except BadAnswer:
+            pass
+        return [WHOLE]
 
     def _hear(self) -> None:
         for reply in self._reader.replies:
@@ -205,10 +229,16 @@ class Tracking:
         return any(stream.more for stream in self._streams)
 
     def read(self, now: float) -> list[int]:
-        """As `Stream.read`, of all."""
+        """The slots of keys that changed since, as `Stream.listen` hears of them; of all."""
+        for stream in self._streams:
+            stream.listen(now)
         if len(self._streams) == 1:
-            return self._streams[0].read(now)
-        return [slot for stream in self._streams for slot in stream.read(now)]
+            return self._streams[0].take()
+        return [slot for stream in self._streams for slot in stream.take()]
+
+    def rest(self) -> list[int]:
+        """As `Stream.rest`, of all."""
+        return [slot for stream in self._streams for slot in stream.rest()]
 
     def close(self) -> None:
         for stream in self._streams:

@@ -50,6 +50,12 @@ class Untracked(NearStore):
     def holds(self, label: int, *slots: int) -> bool:
         return False
 
+    def held(self, label: int, *slots: int) -> bool:
+        return False
+
+    def catch_up(self) -> None:
+        pass
+
     def wrote(self, slot: int) -> None:
         pass
 
