@@ -75,8 +75,10 @@ class Control:
         self._publisher.mute()
 
     def of_store(self) -> StoreFigures:
-        """What the store says in this process; where all have the same entries, its size is everybody's."""
-        return self._publisher.source.figures() or NOTHING
+        """What the store says in this process; where all have the same entries, its size is everybody's. In
+        scope `redis`, who asks first may wait for a minute while the server's keys are counted.
+        """
+        return self._publisher.source.measured() or NOTHING
 
     def read(self) -> Reading:
         """The figures of all, this process included unless it stays out."""

@@ -85,6 +85,9 @@ class FigureSource(Protocol):
     def figures(self) -> StoreFigures | None:
         """Cheap: asked after every request. None: the store is gone."""
 
+    def measured(self) -> StoreFigures | None:
+        """The same for a command, which waits until the sizes are known."""
+
     def counted(self) -> StoreFigures | None:
         """The same without sizes: what can be told without asking anybody, in a child that begins."""
 

@@ -43,7 +43,7 @@ class MemorySource:
         store = self._store()
         return None if store is None else store.figures()
 
-    counted = figures
+    counted = measured = figures
 
     def clear(self, prefix: str) -> int:
         store = self._store()

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from quickcache_core import QuickCache, QuickCacheConfig, StoreUnavailable, ValueTooLarge
+from quickcache_core.metrics.report import stats_report
 from quickcache_core.store.redis import former, known, store
 from quickcache_core.store.redis.opening import redis_stores
 from tests.redis import remote
@@ -73,6 +74,23 @@ def test_one_command_per_operation(redis_server: RedisServer) -> None:
         cache.add("other", 1)
         counts = commands_of(raw, lambda: cache.add("more", 1))
         assert counts.pop("evalsha") == 1
+
+
+def test_figures_of_a_request_cost_no_command(redis_server: RedisServer) -> None:
+    """However many keys others have on the server: these are gone through for who asks for the size."""
+    cache = make(redis_server.url)
+    # What is done in the background would be counted with it.
+    cache._store.background.wake = lambda: None  # type: ignore[union-attr]
+    cache._store.publisher.stay_asleep()  # type: ignore[union-attr]
+    with redis_server.client() as raw:
+        raw.mset({f"others:{n}": "" for n in range(3000)})
+        cache.set_many({"a": 1, "b": 1})
+        assert commands_of(raw, cache.publish) == {}
+        report: list[Any] = []
+        counts = commands_of(raw, lambda: report.append(stats_report([("default", "", cache)])))
+        assert counts["scan"] > 1
+        assert report[0]["aliases"][0]["totals"]["entries"] == 2
+        assert "scan" not in commands_of(raw, lambda: stats_report([("default", "", cache)]))
 
 
 def test_one_round_trip_without_near_store(redis_server: RedisServer) -> None:

@@ -22,6 +22,12 @@ class RedisSource:
             return None
         return figures._replace(entries=store.size.entries())
 
+    def measured(self) -> StoreFigures | None:
+        store = self._store()
+        if store is not None:
+            store.size.look()
+        return self.figures()
+
     def counted(self) -> StoreFigures | None:
         store = self._store()
         if store is None:

@@ -16,6 +16,7 @@ _LOOK_INTERVAL: Final = 10.0
 """Seconds between two looks at what others have counted."""
 _AGE: Final = 60.0
 """Seconds after which the entries are counted again, if that takes little time."""
+_COMMAND_SECONDS: Final = 60.0
 _SHARE: Final = 100
 """Counting takes at most one part in so many of the time."""
 
@@ -34,15 +35,21 @@ class Size:
         self._rest: Iterator[int] | None = None
 
     def entries(self) -> int:
-        """As of the last minute or so. Looks only where nobody does it in the background."""
-        if self._entries is None and not _is_in_loop():
-            self._entries = 0
-            try:
-                while monotonic() >= self._due:
-                    self.work(60.0)
-            except StoreUnavailable:
-                pass
+        """As of the last minute or so; 0 until this process knows. Asks nobody, for requests ask this."""
         return self._entries or 0
+
+    def look(self) -> None:
+        """Find out, for a command, unless the background does or an event loop would wait. May go through all
+        keys of the server, for `_COMMAND_SECONDS` at most.
+        """
+        now = monotonic()
+        is_left = self._rest is None and now >= self._due + _LOOK_INTERVAL
+        if now < self._due or not (self._entries is None or is_left) or _is_in_loop():
+            return
+        try:
+            self.work(_COMMAND_SECONDS)
+        except StoreUnavailable:
+            pass
 
     @property
     def is_due(self) -> bool:

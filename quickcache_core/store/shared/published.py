@@ -32,6 +32,8 @@ class SharedSource:
                 self._entries = self._bytes = 0
         return self.counted()._replace(entries=self._entries, bytes=self._bytes)
 
+    measured = figures
+
     def counted(self) -> StoreFigures:
         table = self._table
         return StoreFigures.of(
