@@ -21,6 +21,7 @@ from quickcache_core.store.redis import bridge
 from quickcache_core.store.redis.address import read_address
 from quickcache_core.store.redis.client import Client
 from quickcache_core.store.redis.store import RedisStore
+from quickcache_core.store.redis.survey import Seen
 from quickcache_core.testing import ManualClock, StoreContract
 from quickcache_core.testing.lives import LifeContract
 from quickcache_core.testing.stores import WIDE, in_threads
@@ -118,6 +119,27 @@ class RedisContract(StoreContract, LifeContract):
         store.put("g", 1, FOREVER, WIDE)
         store.remove("g")
         assert len(told) == 3
+
+    def test_written_again_while_what_has_expired_leaves(self) -> None:
+        """That has not left, and nobody is told so."""
+        store, clock = self.make()
+        told: list[tuple[str, RemovalCause]] = []
+        store.subscribe(lambda key, cause: told.append((key, cause)))
+        for key in ("again", "expired", "removed"):
+            store.put(key, 1, 1.0, WIDE)
+        clock.advance(2.0)
+        expired = store._survey.expired
+
+        def overtaken() -> Iterator[list[Seen]]:
+            for some in expired():
+                store.put("again", 2, FOREVER, WIDE)
+                store.table.forget([b":removed"])
+                yield some
+
+        store._survey.expired = overtaken  # type: ignore[method-assign]
+        assert store.sweep() == 1
+        assert told == [("expired", RemovalCause.EXPIRED)]
+        assert store.get("again") == 2
 
     def test_generations(self) -> None:
         """Each name has its own number, which begins anywhere, so that one that the server lost doesn't come

@@ -479,9 +479,10 @@ class RedisStore(Store):
     def _sweep(self) -> int:
         count = 0
         for some in self._survey.expired():
-            count += self.table.wither([one.tail for one in some], self.client.now())
-            for one in some:
-                self._tell(key_of(one.tail), RemovalCause.EXPIRED)
+            left = self.table.wither([one.tail for one in some], self.client.now())
+            count += len(left)
+            for tail in left:
+                self._tell(key_of(tail), RemovalCause.EXPIRED)
         self.counters.expired_removals += count
         return count
 

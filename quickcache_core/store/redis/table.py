@@ -238,10 +238,11 @@ class Table:
             if len(nonce) == form.NONCE_BYTES and self.nonces.is_among(nonce, given):
                 self.remove_nonce(tail, nonce)
 
-    def wither(self, tails: Sequence[bytes], now: float) -> int:
-        """Remove the values of those whose end has come; how many there were."""
+    def wither(self, tails: Sequence[bytes], now: float) -> list[bytes]:
+        """Remove the values of those whose end has come; which these were. Others were written meanwhile."""
         arguments = _DOUBLE.pack(now), form.placeholder(b"")[1:], LOAD_SECONDS * 1000
-        return sum(self.on_many(tails, lambda name: WITHER.on(name, *arguments), writes=True)[0])
+        replies, _ = self.on_many(tails, lambda name: WITHER.on(name, *arguments), writes=True)
+        return [tail for tail, is_done in zip(tails, replies, strict=True) if is_done]
 
     # Loads
 
