@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -33,6 +34,7 @@ from quickcache_core.serializer import BaseSerializer
 from quickcache_core.serializer.isolation import thaw
 from quickcache_core.store.base import ASK, Presence
 from quickcache_core.store.life import Life
+from quickcache_core.store.shared.leases import Leases
 from quickcache_core.store.shared.opening import shared_stores
 from quickcache_core.store.shared.store import SharedStore
 from quickcache_core.testing import ManualClock
@@ -621,6 +623,14 @@ class TestLives:
             release = fresh
         release()
         assert store.try_lease("k") is not None
+
+    def test_leases_without_a_file(self) -> None:
+        """Everybody gets them, but who has to be sure is told that nobody can be."""
+        leases = Leases(-1)
+        for _ in range(2):
+            assert leases.take(b"k") is not None
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                leases.surely(b"k")
 
     def test_files_away(self, make: Make, tmp_path: Path) -> None:
         """Loads go on, nothing of them is stored, and invalidations of tags are made up for."""
