@@ -11,8 +11,10 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,13 +34,17 @@ from quickcache_core.entry import FOREVER
 from quickcache_core.events import EventKind, RemovalCause
 from quickcache_core.serializer import BaseSerializer
 from quickcache_core.serializer.isolation import thaw
+from quickcache_core.store import debts
+from quickcache_core.store import near as near_store
 from quickcache_core.store.base import ASK, Presence
 from quickcache_core.store.life import Life
+from quickcache_core.store.shared import opening, reading
 from quickcache_core.store.shared.leases import Leases
 from quickcache_core.store.shared.opening import shared_stores
 from quickcache_core.store.shared.store import SharedStore
 from quickcache_core.testing import ManualClock
 from quickcache_core.testing.stores import WIDE
+from tests.stepping import at_step
 
 SECRET = "a secret of some length"
 Make = Callable[..., QuickCache]
@@ -888,6 +894,40 @@ class TestTrouble:
         ):
             with pytest.raises(StoreUnavailable):
                 operation()
+
+
+@pytest.mark.parametrize(
+    ("settings", "near"),
+    [({}, False), ({}, True), ({"tags": ["t"]}, False), ({"tags": ["t"]}, True), ({"sliding": True}, False)],
+    ids=["from the files", "near", "tags, from the files", "tags, near", "sliding, from the files"],
+)
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_read_that_overlaps_a_failed_write(
+    make: Make, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], near: bool, many: bool
+) -> None:
+    """Whenever in a read another thread's write fails: nobody gets the old value after that."""
+    monkeypatch.setattr(opening, "PATIENCE", 0.0)
+    cache = make()
+    store = store_of(cache)
+
+    def read() -> object:
+        return cache.get_many(["k"]) if many else cache.get("k", None)
+
+    with ThreadPoolExecutor(1) as writer:
+        for number in count():
+            cache.set("k", "old", 60.0, **settings)
+            store._near.young, store._near.old = {}, store._near.young if near else {}
+            # Whoever wants to write now finds another writer.
+            writer.submit(store._connection.guard.hold_writers, 1.0).result()
+            try:
+                going = at_step(number, [reading, near_store, debts], read, lambda: cache.set("k", "new"))
+                assert not going or cache.get("k", None) is None, number
+                assert store._debts.exist is going
+            finally:
+                writer.submit(store._connection.guard.let_writers_go).result()
+            if not going:
+                break
+    assert number > 10
 
 
 def test_threads(make: Make) -> None:
