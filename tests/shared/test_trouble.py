@@ -20,6 +20,7 @@ from tests.shared.remote import MAP, Failed, Remote, Template
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., Remote]
+SCENES = "tests.shared.scenes"
 
 
 # Full
@@ -265,6 +266,31 @@ def test_lost_presence(start: Start, directory: Path) -> None:
     time.sleep(0.5)
     remote.do("run", "tests.shared.scenes:look")
     assert start(None).do("run", "tests.shared.scenes:others", str(directory)) is True
+
+
+def test_directory_moved_away_and_back(start: Start, directory: Path) -> None:
+    """Who used it before, and another one meanwhile, counts as its user again, long afterwards; what it was
+    loading then keeps nobody waiting.
+    """
+    remote = start()
+    remote.do("run", f"{SCENES}:short_grace")
+    remote.set("k", 1)
+    assert remote.do("run", f"{SCENES}:take_lease", "k")
+    away = directory.with_name("away")
+    directory.rename(away)
+    remote.do("run", f"{SCENES}:look")
+    remote.set("k", 2)
+    shutil.rmtree(directory)
+    away.rename(directory)
+    remote.do("run", f"{SCENES}:look")
+    assert remote.get("k") == 1
+    other = start()
+    assert other.do("run", f"{SCENES}:take_lease", "k")
+    other.end()
+    time.sleep(0.5)
+    remote.do("run", f"{SCENES}:look")
+    assert start(None).do("run", f"{SCENES}:others", str(directory)) is True
+    assert remote.do("run", f"{SCENES}:descriptors") == start().do("run", f"{SCENES}:descriptors")
 
 
 @pytest.mark.parametrize("what", ["file", "full", "dangling"])

@@ -107,22 +107,24 @@ class SharedDirectory:
         self.close_replaced()
 
     def close_replaced(self) -> None:
-        for descriptor in self.replaced:
-            os.close(descriptor)
-        self.replaced = []
+        while self.replaced:
+            os.close(self.replaced.pop())
 
     def _current(self, descriptor: int, name: str) -> int:
-        """A descriptor of the file that has this name now, which may be another one than it was. A file must
-        not get a second one."""
+        """A descriptor of the file that has this name now, which may be another one than it was, or one that
+        was replaced before. A file must not get a second one."""
         path = self.path / name
-        if descriptor >= 0:
-            try:
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
-            except FileNotFoundError:
-                pass
-            self.replaced.append(descriptor)
-        return open_lock_file(path)
+        for known in (descriptor, *self.replaced):
+            if known >= 0 and _is_of(known, path):
+                break
+        else:
+            known = open_lock_file(path)
+        if known != descriptor:
+            if known in self.replaced:
+                self.replaced.remove(known)
+            if descriptor >= 0:
+                self.replaced.append(descriptor)
+        return known
 
     def identity(self) -> tuple[int, ...] | None:
         """Which files they are; another answer means that somebody replaced one. None: one is gone."""
@@ -337,6 +339,13 @@ def _first_line(path: str) -> str:
         return Path(path).read_text().strip()
     except OSError:
         return ""
+
+
+def _is_of(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for(descriptor: int, byte: int, path: Path) -> None:

@@ -70,6 +70,12 @@ class Leases:
 
         return give_back
 
+    def give_back_all(self) -> None:
+        """Give back what others of this process took on the file, if it was replaced and is back: they forgot
+        it. Raises `OSError`.
+        """
+        fcntl.lockf(self.descriptor, _GIVE_BACK)
+
     def end(self) -> None:
         """Forget all: the file was replaced, is about to be closed, or is a parent's."""
         self.descriptor = -1

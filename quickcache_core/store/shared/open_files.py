@@ -251,7 +251,9 @@ class OpenFiles:
             self.epoch = object()
         if self.leases.descriptor != directory.lease_lock:
             self.leases.end()
-            self.leases = Leases(directory.lease_lock)
+            leases = Leases(directory.lease_lock)
+            leases.give_back_all()
+            self.leases = leases
         self._identity, self._data_identity = identity, directory.data_identity()
         self._next_look = time.monotonic() + _LOOK
         for near in list(self._nears):
