@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -252,6 +253,19 @@ def test_pages_damaged_in_use(start: Start, directory: Path, damage: Callable[[P
             pass
     third = start()
     eventually(lambda: third.set("k", 2) is None and third.get("k", 0) == 2)
+
+
+@pytest.mark.parametrize("size", [None, "none", "4MB", -1, 10**30, 4e6, [4_000_000]], ids=str)
+def test_description_edited_in_use(start: Start, directory: Path, size: object) -> None:
+    """A size that is none can't be shared: whoever comes begins anew, and the others come over."""
+    remote = start()
+    remote.set("k", 1)
+    about = json.loads((directory / "about.json").read_text())
+    (directory / "about.json").write_text(json.dumps({**about, "map_size": size}))
+    newcomer = start()
+    eventually(lambda: newcomer.set("k", 2) is None and remote.get("k", 0) == 2)
+    works(remote, newcomer)
+    assert json.loads((directory / "about.json").read_text()) == about
 
 
 def test_lost_presence(start: Start, directory: Path) -> None:

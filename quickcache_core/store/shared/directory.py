@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,11 +166,16 @@ class SharedDirectory:
                     f"it is in use in format {about.get('format')!r}, this version has {FORMAT}; stop the "
                     "others, or give this version a directory of its own",
                 )
-            if reason := self._incomplete():
-                # The others notice, and come over.
-                self.discard(reason)
-            return int(about["map_size"])
-        reason = self._distrust(about, here) or self._incomplete()
+            size = _map_size(about)
+            if size:
+                if reason := self._incomplete():
+                    # The others notice, and come over.
+                    self.discard(reason)
+                return size
+            # Maps of different sizes don't go together, and the others can't be asked. They come over.
+            reason = "the description of the files doesn't say how large they are"
+        else:
+            reason = self._distrust(about, here) or self._incomplete()
         if reason:
             self.discard(reason)
         self._write_about({**here, "format": FORMAT, "map_size": map_size})
@@ -244,6 +250,12 @@ class SharedDirectory:
                 return False
             raise
         return True
+
+
+def _map_size(about: dict[str, Any]) -> int:
+    """0 if somebody edited it, and it is none."""
+    size = about.get("map_size")
+    return size if type(size) is int and 0 < size <= sys.maxsize else 0
 
 
 def check_own(path: Path) -> None:
