@@ -38,7 +38,7 @@ from quickcache_core.store import debts
 from quickcache_core.store import near as near_store
 from quickcache_core.store.base import ASK, Presence
 from quickcache_core.store.life import Life
-from quickcache_core.store.shared import opening, reading
+from quickcache_core.store.shared import directory, open_files, opening, reading
 from quickcache_core.store.shared.leases import Leases
 from quickcache_core.store.shared.opening import shared_stores
 from quickcache_core.store.shared.store import SharedStore
@@ -802,6 +802,33 @@ class TestTheDirectory:
         cache.set("k", 2)
         assert cache.get("k") == 2
         assert (tmp_path / "shared" / name).exists()
+
+    @pytest.mark.parametrize("another", [False, True], ids=["all", "but one"])
+    def test_two_threads_let_go_of_what_was_replaced(self, make: Make, tmp_path: Path, another: bool) -> None:
+        """Each thing is closed once, and what others may still be using isn't."""
+        connection = store_of(make())._connection
+        with ThreadPoolExecutor(1) as other:
+            for number in count():
+                for _ in range(1 + another):
+                    shutil.rmtree(tmp_path / "shared")
+                    connection.look()
+                connection._retired[0] = (0.0, *connection._retired[0][1:])
+                going = at_step(
+                    number,
+                    [open_files, directory],
+                    connection.look,
+                    lambda: other.submit(connection.look).result(),
+                )
+                kept = [environment for _, _, environment in connection._retired]
+                assert len(kept) == another, number
+                for environment in kept:
+                    assert environment.info()["map_size"] == 4_000_000, number
+                assert bool(connection.directory.replaced) is another, number
+                connection._retired = [(0.0, None, environment) for environment in kept]
+                connection.look()
+                if not going:
+                    break
+        assert number > 10
 
     def test_a_new_start(self, make: Make) -> None:
         """The values are still there."""
