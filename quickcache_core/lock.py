@@ -38,10 +38,12 @@ class Signs(Protocol):
     """Tells which processes live, where the kernel knows."""
 
     def show_life(self, sign: str) -> Callable[[], None] | None:
-        """Have others see that this process lives; what takes the sign down. None if it can't be shown."""
+        """Have others see that this process lives; what takes the sign down. None if it can't be shown.
+        Raises `StoreUnavailable`.
+        """
 
     def has_died(self, sign: str) -> bool:
-        """Whether it is certain that nobody shows it any more."""
+        """Whether it is certain that nobody shows it any more. Raises `StoreUnavailable`."""
 
 
 class Locks:
@@ -72,7 +74,7 @@ class Locks:
     def begin(self, name: str, token: str, *, bound: bool) -> str:
         """What to store under the name in order to hold the lock; `end` follows where it isn't taken.
 
-        With `bound` the lock ends with this process, if that can be told.
+        With `bound` the lock ends with this process, if that can be told. Raises `StoreUnavailable`.
         """
         if bound and self._signs is not None:
             # Before the lock is taken: nobody must see it without the sign.

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -171,18 +172,25 @@ class Maintenance:
         self._holds_lock = self._lock.acquire(timeout=_FORK_PATIENCE)
 
     def _after_fork_in_parent(self) -> None:
-        if self._holds_lock:
-            self._lock.release()
-        for member, held in self._at_fork:
-            member.after_fork_in_parent(held)
-        self._at_fork = []
-        self._fork_lock.release()
+        try:
+            if self._holds_lock:
+                self._lock.release()
+            self._after_fork(lambda member, held: member.after_fork_in_parent(held))
+        finally:
+            self._fork_lock.release()
 
     def _after_fork_in_child(self) -> None:
         self._reset()
-        for member, held in self._at_fork:
-            member.after_fork_in_child(held)
-        self._at_fork = []
+        self._after_fork(lambda member, held: member.after_fork_in_child(held))
+
+    def _after_fork(self, tell: Callable[[Member, bool], None]) -> None:
+        members, self._at_fork = self._at_fork, []
+        for member, held in members:
+            try:
+                tell(member, held)
+            except Exception:
+                # The others have locks to be let go of.
+                logger.exception("A cache could not go on after a fork; it may be damaged in this process")
 
 
 def _taken() -> threading.Lock:

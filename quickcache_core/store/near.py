@@ -269,13 +269,13 @@ class NearStore:
                 keys.pop(key, None)
 
     def forget(self) -> None:
-        self.replace_store(self.stamps, self.references)
-
-    def replace_store(self, stamps: Any, references: Any) -> None:
-        """Forget all, and go by other files from now on."""
         self.young = {}
         self.old = {}
         self._weight = 0
+
+    def replace_store(self, stamps: Any, references: Any) -> None:
+        """Forget all, and go by other files from now on."""
+        self.forget()
         self.stamps = stamps
         self.references = references
 

@@ -30,6 +30,7 @@ from quickcache_core import (
     QuickCacheConfig,
     StoreUnavailable,
 )
+from quickcache_core.store.shared import directory as shared_directory
 from quickcache_core.store.shared.opening import shared_stores
 from quickcache_core.testing import ManualClock, check_books
 from tests.core.workers import ROOT
@@ -496,6 +497,15 @@ while True:
     time.sleep(chance.random() / 50)
 """
 
+OPENER = """
+import fcntl, os, sys
+os.makedirs(sys.argv[1], 0o700)
+descriptor = os.open(f"{sys.argv[1]}/open.lock", os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, 0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
 
 def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -669,6 +679,26 @@ class TestProcesses:
             wait_until(lambda: outcome(lock.locked) is False)
             # Who deletes the files of locks frees them.
             lock.acquire()
+
+    def test_files_that_cannot_be_opened_at_first(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same error as later on, and no longer than that lasts."""
+        monkeypatch.setattr(shared_directory, "_OPENING_PATIENCE", 0.1)
+        cache = self.cache(directory)
+        process = start(OPENER, str(directory / "locks"))
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            lock = cache.lock("l")
+            for _ in range(2):
+                assert outcome(lambda: lock.acquire(wait=0)) is StoreUnavailable
+            assert outcome(lock.locked) is StoreUnavailable
+        finally:
+            end(process)
+        wait_until(lambda: outcome(lambda: lock.acquire(wait=0)) is True)
+        assert lock.owned()
+        lock.release()
 
 
 def late(clock: ManualClock) -> None:

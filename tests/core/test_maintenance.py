@@ -315,6 +315,42 @@ def test_failures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert any(record.exc_info and "sweep failed" in str(record.exc_info[1]) for record in caplog.records)
 
 
+def test_a_member_that_raises_at_a_fork() -> None:
+    """The other members hear of the fork, on both sides, and there can be further ones."""
+    # In a process of its own, for one that waits for a lock which nobody lets go of can't be ended otherwise.
+    code = """
+import logging, os
+from quickcache_core.maintenance import maintenance
+
+class Member:
+    def __init__(self): self.told = []
+    def before_fork(self): return True
+    def after_fork_in_parent(self, held): self.told.append("parent")
+    def after_fork_in_child(self, held): self.told.append("child")
+
+class Bad(Member):
+    def after_fork_in_parent(self, held): raise RuntimeError
+    after_fork_in_child = after_fork_in_parent
+
+logging.disable()
+members = [Member(), Bad(), Member(), Bad(), Member()]
+for member in members:
+    maintenance.adopt(member)
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        print([one.told for one in members if type(one) is Member], flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+print([one.told for one in members if type(one) is Member])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    told = [[[*forks, "child"]] * 3 for forks in ([], ["parent"])] + [[["parent", "parent"]] * 3]
+    assert result.stdout.splitlines() == [str(one) for one in told], result
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_died_is_replaced() -> None:
     """By the next write that needs one."""

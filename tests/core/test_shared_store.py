@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -10,8 +11,10 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,12 +34,17 @@ from quickcache_core.entry import FOREVER
 from quickcache_core.events import EventKind, RemovalCause
 from quickcache_core.serializer import BaseSerializer
 from quickcache_core.serializer.isolation import thaw
+from quickcache_core.store import debts
+from quickcache_core.store import near as near_store
 from quickcache_core.store.base import ASK, Presence
 from quickcache_core.store.life import Life
+from quickcache_core.store.shared import directory, open_files, opening, reading
+from quickcache_core.store.shared.leases import Leases
 from quickcache_core.store.shared.opening import shared_stores
 from quickcache_core.store.shared.store import SharedStore
 from quickcache_core.testing import ManualClock
 from quickcache_core.testing.stores import WIDE
+from tests.stepping import at_step
 
 SECRET = "a secret of some length"
 Make = Callable[..., QuickCache]
@@ -622,6 +630,14 @@ class TestLives:
         release()
         assert store.try_lease("k") is not None
 
+    def test_leases_without_a_file(self) -> None:
+        """Everybody gets them, but who has to be sure is told that nobody can be."""
+        leases = Leases(-1)
+        for _ in range(2):
+            assert leases.take(b"k") is not None
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                leases.surely(b"k")
+
     def test_files_away(self, make: Make, tmp_path: Path) -> None:
         """Loads go on, nothing of them is stored, and invalidations of tags are made up for."""
         store = store_of(make())
@@ -787,6 +803,33 @@ class TestTheDirectory:
         assert cache.get("k") == 2
         assert (tmp_path / "shared" / name).exists()
 
+    @pytest.mark.parametrize("another", [False, True], ids=["all", "but one"])
+    def test_two_threads_let_go_of_what_was_replaced(self, make: Make, tmp_path: Path, another: bool) -> None:
+        """Each thing is closed once, and what others may still be using isn't."""
+        connection = store_of(make())._connection
+        with ThreadPoolExecutor(1) as other:
+            for number in count():
+                for _ in range(1 + another):
+                    shutil.rmtree(tmp_path / "shared")
+                    connection.look()
+                connection._retired[0] = (0.0, *connection._retired[0][1:])
+                going = at_step(
+                    number,
+                    [open_files, directory],
+                    connection.look,
+                    lambda: other.submit(connection.look).result(),
+                )
+                kept = [environment for _, _, environment in connection._retired]
+                assert len(kept) == another, number
+                for environment in kept:
+                    assert environment.info()["map_size"] == 4_000_000, number
+                assert bool(connection.directory.replaced) is another, number
+                connection._retired = [(0.0, None, environment) for environment in kept]
+                connection.look()
+                if not going:
+                    break
+        assert number > 10
+
     def test_a_new_start(self, make: Make) -> None:
         """The values are still there."""
         make().set("k", [1])
@@ -878,6 +921,40 @@ class TestTrouble:
         ):
             with pytest.raises(StoreUnavailable):
                 operation()
+
+
+@pytest.mark.parametrize(
+    ("settings", "near"),
+    [({}, False), ({}, True), ({"tags": ["t"]}, False), ({"tags": ["t"]}, True), ({"sliding": True}, False)],
+    ids=["from the files", "near", "tags, from the files", "tags, near", "sliding, from the files"],
+)
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_read_that_overlaps_a_failed_write(
+    make: Make, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], near: bool, many: bool
+) -> None:
+    """Whenever in a read another thread's write fails: nobody gets the old value after that."""
+    monkeypatch.setattr(opening, "PATIENCE", 0.0)
+    cache = make()
+    store = store_of(cache)
+
+    def read() -> object:
+        return cache.get_many(["k"]) if many else cache.get("k", None)
+
+    with ThreadPoolExecutor(1) as writer:
+        for number in count():
+            cache.set("k", "old", 60.0, **settings)
+            store._near.young, store._near.old = {}, store._near.young if near else {}
+            # Whoever wants to write now finds another writer.
+            writer.submit(store._connection.guard.hold_writers, 1.0).result()
+            try:
+                going = at_step(number, [reading, near_store, debts], read, lambda: cache.set("k", "new"))
+                assert not going or cache.get("k", None) is None, number
+                assert store._debts.exist is going
+            finally:
+                writer.submit(store._connection.guard.let_writers_go).result()
+            if not going:
+                break
+    assert number > 10
 
 
 def test_threads(make: Make) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
 
 from quickcache_core import QuickCache, QuickCacheConfig
-from quickcache_core.store.redis import bridge, recovery
+from quickcache_core.store import debts
+from quickcache_core.store import near as near_store
+from quickcache_core.store.redis import bridge, reading, recovery
 from quickcache_core.store.redis.opening import redis_stores
 from tests.redis.servers import RedisCluster, RedisServer, wait_until
+from tests.stepping import at_step
 
 OWED = 2000
 CALLERS = 50
@@ -97,6 +101,33 @@ def test_a_full_server(redis_server: RedisServer) -> None:
         admin.config_set("maxmemory", 0)
         cache.set("key", "new")
         assert cache.get_many(["key", "other"]) == {"key": "new", "other": "old"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "near"),
+    [({}, False), ({}, True), ({"tags": ["t"]}, False), ({"sliding": True}, False)],
+    ids=["from the server", "near", "tags, from the server", "sliding, from the server"],
+)
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_read_that_overlaps_a_failed_write(
+    redis_url: str, settings: dict[str, Any], near: bool, many: bool
+) -> None:
+    """Whenever in a read another thread's write fails: nobody gets the old value after that."""
+    cache = make(redis_url)
+    store = store_of(cache)
+
+    def read() -> object:
+        return cache.get_many(["key"]) if many else cache.get("key", None)
+
+    for number in count():
+        cache.set("key", "old", 60.0, **settings)
+        assert cache.get("key") == "old"
+        store._near.young, store._near.old = {}, store._near.young if near else {}
+        going = at_step(number, [reading, near_store, debts], read, lambda: store._debts.add(["key"]))
+        assert not going or cache.get("key", None) is None, number
+        if not going:
+            break
+    assert number > 10
 
 
 def test_one_server_of_a_cluster_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

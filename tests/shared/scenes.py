@@ -306,6 +306,22 @@ def fork_and_race(cache: QuickCache, threads: int) -> str:
     return str(_in_child(child, hooks=False))
 
 
+def fork_and_lock(cache: QuickCache) -> dict[str, bool]:
+    """Whether the lock that a child takes first of all is its own, and whether another thread does, too."""
+    cache.lock("any")  # which opens their files
+
+    def child() -> dict[str, bool]:
+        lock = cache.lock("l", lease=3600.0)
+        took = lock.acquire(wait=0)
+        others: list[bool] = []
+        other = threading.Thread(target=lambda: others.append(cache.lock("l").acquire(wait=0)))
+        other.start()
+        other.join()
+        return {"took": took, "took again": others[0], "owned": lock.owned()}
+
+    return dict(_in_child(child, hooks=False))
+
+
 def descriptors_of_child(cache: QuickCache) -> list[str]:
     def child() -> list[str]:
         cache.get("k")

@@ -162,6 +162,16 @@ def test_threads_begin_at_once_in_a_child_that_python_was_not_told_of(start: Sta
     assert parent.get("k") == 1
 
 
+def test_lock_taken_first_of_all_in_a_child_that_python_was_not_told_of(start: Start) -> None:
+    """uWSGI's workers: what they show of themselves isn't lost with what they have of their parent."""
+    parent = start()
+    # As above.
+    parent.do("run", f"{SCENES}:no_background_thread")
+    parent.set("k", 1)
+    said = parent.do("run", f"{SCENES}:fork_and_lock")
+    assert said == {"took": True, "took again": False, "owned": True}, parent.log()
+
+
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_multiprocessing(start: Start, method: str) -> None:
     """A pool whose workers make a cache of their own, whatever they inherit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -20,6 +21,7 @@ from tests.shared.remote import MAP, Failed, Remote, Template
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., Remote]
+SCENES = "tests.shared.scenes"
 
 
 # Full
@@ -253,6 +255,19 @@ def test_pages_damaged_in_use(start: Start, directory: Path, damage: Callable[[P
     eventually(lambda: third.set("k", 2) is None and third.get("k", 0) == 2)
 
 
+@pytest.mark.parametrize("size", [None, "none", "4MB", -1, 10**30, 4e6, [4_000_000]], ids=str)
+def test_description_edited_in_use(start: Start, directory: Path, size: object) -> None:
+    """A size that is none can't be shared: whoever comes begins anew, and the others come over."""
+    remote = start()
+    remote.set("k", 1)
+    about = json.loads((directory / "about.json").read_text())
+    (directory / "about.json").write_text(json.dumps({**about, "map_size": size}))
+    newcomer = start()
+    eventually(lambda: newcomer.set("k", 2) is None and remote.get("k", 0) == 2)
+    works(remote, newcomer)
+    assert json.loads((directory / "about.json").read_text()) == about
+
+
 def test_lost_presence(start: Start, directory: Path) -> None:
     """Damage found in use is set aside; those who go on are still counted as users, long afterwards."""
     remote = start()
@@ -265,6 +280,31 @@ def test_lost_presence(start: Start, directory: Path) -> None:
     time.sleep(0.5)
     remote.do("run", "tests.shared.scenes:look")
     assert start(None).do("run", "tests.shared.scenes:others", str(directory)) is True
+
+
+def test_directory_moved_away_and_back(start: Start, directory: Path) -> None:
+    """Who used it before, and another one meanwhile, counts as its user again, long afterwards; what it was
+    loading then keeps nobody waiting.
+    """
+    remote = start()
+    remote.do("run", f"{SCENES}:short_grace")
+    remote.set("k", 1)
+    assert remote.do("run", f"{SCENES}:take_lease", "k")
+    away = directory.with_name("away")
+    directory.rename(away)
+    remote.do("run", f"{SCENES}:look")
+    remote.set("k", 2)
+    shutil.rmtree(directory)
+    away.rename(directory)
+    remote.do("run", f"{SCENES}:look")
+    assert remote.get("k") == 1
+    other = start()
+    assert other.do("run", f"{SCENES}:take_lease", "k")
+    other.end()
+    time.sleep(0.5)
+    remote.do("run", f"{SCENES}:look")
+    assert start(None).do("run", f"{SCENES}:others", str(directory)) is True
+    assert remote.do("run", f"{SCENES}:descriptors") == start().do("run", f"{SCENES}:descriptors")
 
 
 @pytest.mark.parametrize("what", ["file", "full", "dangling"])

@@ -110,6 +110,8 @@ class Reading:
         entry = near.old.get(key)
         if entry is not None and near.valid(key) is entry and self._is_settled(entry):
             near.keep(young, key, entry, 0)
+            if self.debts.exist:
+                self.debts.drop_if_owed(key)
             return self._answer(key, entry, default)
         return self._get_there(key, default)
 
@@ -321,11 +323,13 @@ class Reading:
         if extras is None:
             if deadline is not FOREVER:
                 deadline -= self._shift()
-            plain = near.entry(value, label, slot, deadline)
-            near.keep(young, key, plain, len(record))
-            return plain
-        entry = self._rich_entry(key, value, label, slot, extras, stored.nonce)
-        near.keep(young, key, entry, 0 if key in young else len(record))
+            entry = near.entry(value, label, slot, deadline)
+            near.keep(young, key, entry, len(record))
+        else:
+            entry = self._rich_entry(key, value, label, slot, extras, stored.nonce)
+            near.keep(young, key, entry, 0 if key in young else len(record))
+        if self.debts.exist:
+            self.debts.drop_if_owed(key)
         return entry
 
     def _keep_absence(self, key: str, label: int, slot: int, young: dict[str, NearEntry]) -> NearEntry:

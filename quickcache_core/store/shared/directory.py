@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,22 +108,24 @@ class SharedDirectory:
         self.close_replaced()
 
     def close_replaced(self) -> None:
-        for descriptor in self.replaced:
-            os.close(descriptor)
-        self.replaced = []
+        while self.replaced:
+            os.close(self.replaced.pop())
 
     def _current(self, descriptor: int, name: str) -> int:
-        """A descriptor of the file that has this name now, which may be another one than it was. A file must
-        not get a second one."""
+        """A descriptor of the file that has this name now, which may be another one than it was, or one that
+        was replaced before. A file must not get a second one."""
         path = self.path / name
-        if descriptor >= 0:
-            try:
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
-            except FileNotFoundError:
-                pass
-            self.replaced.append(descriptor)
-        return open_lock_file(path)
+        for known in (descriptor, *self.replaced):
+            if known >= 0 and _is_of(known, path):
+                break
+        else:
+            known = open_lock_file(path)
+        if known != descriptor:
+            if known in self.replaced:
+                self.replaced.remove(known)
+            if descriptor >= 0:
+                self.replaced.append(descriptor)
+        return known
 
     def identity(self) -> tuple[int, ...] | None:
         """Which files they are; another answer means that somebody replaced one. None: one is gone."""
@@ -163,11 +166,16 @@ class SharedDirectory:
                     f"it is in use in format {about.get('format')!r}, this version has {FORMAT}; stop the "
                     "others, or give this version a directory of its own",
                 )
-            if reason := self._incomplete():
-                # The others notice, and come over.
-                self.discard(reason)
-            return int(about["map_size"])
-        reason = self._distrust(about, here) or self._incomplete()
+            size = _map_size(about)
+            if size:
+                if reason := self._incomplete():
+                    # The others notice, and come over.
+                    self.discard(reason)
+                return size
+            # Maps of different sizes don't go together, and the others can't be asked. They come over.
+            reason = "the description of the files doesn't say how large they are"
+        else:
+            reason = self._distrust(about, here) or self._incomplete()
         if reason:
             self.discard(reason)
         self._write_about({**here, "format": FORMAT, "map_size": map_size})
@@ -242,6 +250,12 @@ class SharedDirectory:
                 return False
             raise
         return True
+
+
+def _map_size(about: dict[str, Any]) -> int:
+    """0 if somebody edited it, and it is none."""
+    size = about.get("map_size")
+    return size if type(size) is int and 0 < size <= sys.maxsize else 0
 
 
 def check_own(path: Path) -> None:
@@ -337,6 +351,13 @@ def _first_line(path: str) -> str:
         return Path(path).read_text().strip()
     except OSError:
         return ""
+
+
+def _is_of(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for(descriptor: int, byte: int, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 from collections.abc import Callable
 from hashlib import blake2b
 
@@ -37,12 +38,17 @@ class Leases:
 
     def surely(self, raw: bytes) -> Callable[[], None] | None:
         """As `take`, but raises `OSError` where it can't be told whether somebody has the lease."""
+        # Once: `end` may come in between.
+        descriptor, held = self.descriptor, self._held
+        if descriptor < 0:
+            # Of which `lockf` says that it is a wrong value.
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         place = int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") >> 4
-        held, mine = self._held, [place]
+        mine = [place]
         if held.setdefault(place, mine) is not mine:
             return None
         try:
-            fcntl.lockf(self.descriptor, _TAKE, 1, place)
+            fcntl.lockf(descriptor, _TAKE, 1, place)
         except OSError as error:
             del held[place]
             if error.errno in _TAKEN:
@@ -59,10 +65,16 @@ class Leases:
                 return  # for the second time
             # A child of a fork has other leases, and so has who opened other files meanwhile.
             if self._held.get(place) is mine:
-                fcntl.lockf(self.descriptor, _GIVE_BACK, 1, place)
+                fcntl.lockf(descriptor, _GIVE_BACK, 1, place)
                 del self._held[place]
 
         return give_back
+
+    def give_back_all(self) -> None:
+        """Give back what others of this process took on the file, if it was replaced and is back: they forgot
+        it. Raises `OSError`.
+        """
+        fcntl.lockf(self.descriptor, _GIVE_BACK)
 
     def end(self) -> None:
         """Forget all: the file was replaced, is about to be closed, or is a parent's."""

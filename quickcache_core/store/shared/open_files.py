@@ -185,10 +185,22 @@ class OpenFiles:
             self._reopen()
         if now >= self._next_reader_check:
             self.free_readers()
-        while self._retired and self._retired[0][0] < now:
-            self._retired.pop(0)[2].close()
-        if self.directory.replaced and not self._retired:
-            self.directory.close_replaced()
+        if self._retired or self.directory.replaced:
+            self._close_retired(now)
+
+    def _close_retired(self, now: float) -> None:
+        """Let go of the replaced files whose grace is over."""
+        # Whoever opens files may be taking some of them back: then the next look is soon enough.
+        opening = self._opening
+        if not opening.acquire(False):
+            return
+        try:
+            while self._retired and self._retired[0][0] < now:
+                self._retired.pop(0)[2].close()
+            if self.directory.replaced and not self._retired:
+                self.directory.close_replaced()
+        finally:
+            opening.release()
 
     def free_readers(self) -> None:
         """Killed readers keep pages from being used again until somebody strikes them off."""
@@ -251,7 +263,9 @@ class OpenFiles:
             self.epoch = object()
         if self.leases.descriptor != directory.lease_lock:
             self.leases.end()
-            self.leases = Leases(directory.lease_lock)
+            leases = Leases(directory.lease_lock)
+            leases.give_back_all()
+            self.leases = leases
         self._identity, self._data_identity = identity, directory.data_identity()
         self._next_look = time.monotonic() + _LOOK
         for near in list(self._nears):

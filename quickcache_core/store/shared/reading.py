@@ -106,6 +106,8 @@ class Reading:
         entry = near.old.get(key)
         if entry is not None and near.valid(key) is entry:
             near.keep(young, key, entry, 0)
+            if self.debts.exist:
+                self.debts.drop_if_owed(key)
             return near.answer(key, entry, default)
         try:
             entry = self.fetch(key, young)
@@ -280,6 +282,7 @@ class Reading:
             self.near.keep(young, key, entry, 0)
             return entry
         decoded = self._decode(raw, key, record)
+        size = len(record)
         if decoded is None:
             self.forms.unreadable(self._codec.reason(record))
             entry = NearEntry(ABSENT, label, slot, FOREVER)
@@ -289,11 +292,14 @@ class Reading:
                 value = self.forms.near_form(key, value)
             if record[FLAGS] & RICH:
                 entry = self._rich_entry(value, label, slot, extras_of(record), key)
-                # What is read again and again, since it is due, must not push out others.
-                self.near.keep(young, key, entry, 0 if key in young else len(record))
-                return entry
-            entry = NearEntry(value, label, slot, deadline)
-        self.near.keep(young, key, entry, len(record))
+                if key in young:
+                    # What is read again and again, since it is due, must not push out others.
+                    size = 0
+            else:
+                entry = NearEntry(value, label, slot, deadline)
+        self.near.keep(young, key, entry, size)
+        if self.debts.exist:
+            self.debts.drop_if_owed(key)
         return entry
 
     def _rich_entry(self, value: Any, label: int, slot: int, extras: Extras, key: str) -> NearEntry:

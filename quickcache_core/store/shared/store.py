@@ -411,8 +411,11 @@ class SharedStore(Store):
 
     def show_life(self, sign: str) -> Callable[[], None] | None:
         """Have the kernel tell other processes that this one lives, until what is returned is called, from
-        any thread. None if it can't.
+        any thread. None if it can't. Raises `StoreUnavailable`.
         """
+        # In a child that nobody told of its fork the leases are the parent's still: a sign among them would
+        # be lost with them.
+        self._connection.ready()
         try:
             return self._connection.leases.surely(stored_key(sign))
         except OSError:
@@ -420,8 +423,9 @@ class SharedStore(Store):
 
     def has_died(self, sign: str) -> bool:
         """Whether the process that showed that sign has ended, or has taken it down. False if that can't be
-        told.
+        told. Raises `StoreUnavailable`.
         """
+        self._connection.ready()
         try:
             taken_down = self._connection.leases.surely(stored_key(sign))
         except OSError:
