@@ -69,6 +69,7 @@ def cached_view(
     statuses: Collection[int] = (200,),
     tags: Collection[str] | OfRequest = (),
     unless: OfRequest | None = None,
+    g: Collection[str] = (),
     version: str | int | None = None,
     etag: bool = True,
     last_modified: bool = False,
@@ -94,6 +95,7 @@ def cached_view(
             raise ConfigError(option, function, "give a function of the request")
     ttl = None if timeout is None else ttl_of(timeout)
     is_kept = timeout is None or ttl is not None
+    handed_over = _names_in_g(g)
 
     def decorate(view: Callable[P, Any]) -> CachedView[P]:
         rules = read_rules(
@@ -112,7 +114,7 @@ def cached_view(
             version=version,
             options=options,
         )
-        cached = Cached(cache, view, Pages(rules), user, language, tags, unless, is_kept)
+        cached = Cached(cache, view, Pages(rules), user, language, tags, unless, is_kept, handed_over)
         return cast(CachedView[P], cached.decorated())
 
     return decorate
@@ -131,6 +133,7 @@ class Cached:
         tags: Collection[str] | OfRequest,
         unless: OfRequest | None,
         is_kept: bool,
+        g: frozenset[str],
     ) -> None:
         self._cache = cache
         self.view = view
@@ -141,6 +144,8 @@ class Cached:
         self._tags: Any = tags if callable(tags) else tag_names("tags", tags)
         self._unless = unless
         self._is_kept = is_kept
+        self.g = g
+        """What a call behind a request gets of it beside data, by name."""
 
     def decorated(self) -> Any:
         made: Any = self._with_a_look_first()
@@ -308,6 +313,14 @@ def _asked_for(target: str | Request) -> tuple[str, str]:
         return unquote_to_bytes(parts.path).decode("latin-1"), parts.query
     environ = target.environ
     return environ["SCRIPT_NAME"] + environ["PATH_INFO"], environ.get("QUERY_STRING", "")
+
+
+def _names_in_g(given: object) -> frozenset[str]:
+    if isinstance(given, Collection) and not isinstance(given, str | bytes):
+        names: tuple[Any, ...] = tuple(given)
+        if all(isinstance(name, str) for name in names):
+            return frozenset(names)
+    raise ConfigError("g", given, 'give a list or tuple of names, such as ("user",)')
 
 
 def _name_of(view: Callable[..., Any]) -> str:
