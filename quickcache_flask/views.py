@@ -276,8 +276,10 @@ class Cached:
         headers, is_unchanged = finished(page, rules, environ, engine, outcome.label)
         if is_unchanged:
             return _response(current_app.response_class, 304, headers, b"")
-        for name, value in headers:
-            response.headers[name] = value
+        # Not one by one in its place: of a header with several lines the last would be left.
+        for name in dict(headers):
+            response.headers.remove(name)
+        response.headers.extend(headers)
         return response
 
     def _tell(self, is_hit: bool, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

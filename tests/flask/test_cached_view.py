@@ -471,6 +471,35 @@ def test_vary_that_grows(add: AddView, client: FlaskClient) -> None:
     assert seen(client.get("/page", headers={"X-A": "1"})) == ("1", "HIT")
 
 
+LINES = [
+    ("Vary", "Accept"),
+    ("Vary", "X-Kind"),
+    ("Link", "</a>"),
+    ("Link", "</b>"),
+    ("X-A", "1"),
+    ("x-a", "2"),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"headers": ["X-Tenant"]}, {"cache_control": True}], ids=repr)
+def test_headers_with_several_lines(options: dict[str, Any], add: AddView, client: FlaskClient) -> None:
+    """All of them are sent: with the response that a page is made of, and from the cache; of a `Vary` also
+    where nothing has changed.
+    """
+    control = [("Cache-Control", "public"), ("Cache-Control", "must-revalidate")]
+    add(says=lambda number: Response(f"{number}", headers=[*LINES, *control]), **options)
+    made, kept = client.get("/page"), client.get("/page")
+    unchanged = client.get("/page", headers={"If-None-Match": made.headers["ETag"]})
+    assert (made.headers["X-Cache"], kept.headers["X-Cache"], unchanged.status_code) == ("MISS", "HIT", 304)
+    for response in (made, kept, unchanged):
+        varies_on = ", ".join(response.headers.getlist("Vary")).split(", ")
+        assert varies_on == ["Accept", "X-Kind", *options.get("headers", ())]
+    for name in ("Vary", "Cache-Control", "Link", "X-A"):
+        assert made.headers.getlist(name) == kept.headers.getlist(name)
+    assert made.headers.getlist("Link") == ["</a>", "</b>"]
+    assert made.headers.getlist("X-A") == ["1", "2"]
+
+
 def test_headers(add: AddView, client: FlaskClient) -> None:
     """Chosen headers are part of the key, and of `Vary`."""
     add(headers=["X-Tenant"], says=lambda n: (f"{n}", {"Vary": "Accept"}))
