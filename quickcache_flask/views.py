@@ -191,9 +191,13 @@ class Cached:
                 # Credentials by which `user` finds nobody, and the view perhaps somebody.
                 if "HTTP_AUTHORIZATION" in environ and differs_by[0] == _NOBODY:
                     return self._past(args, kwargs)
+            try:
+                path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+            except KeyError:
+                path = _path_in(environ)
             key = key_of(
                 head,
-                environ["SCRIPT_NAME"] + environ["PATH_INFO"],
+                path,
                 environ,
                 environ["wsgi.url_scheme"],
                 environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}",
@@ -314,7 +318,13 @@ def _asked_for(target: str | Request) -> tuple[str, str]:
         parts = urlsplit(target)
         return unquote_to_bytes(parts.path).decode("latin-1"), parts.query
     environ = target.environ
-    return environ["SCRIPT_NAME"] + environ["PATH_INFO"], environ.get("QUERY_STRING", "")
+    return _path_in(environ), environ.get("QUERY_STRING", "")
+
+
+def _path_in(environ: Mapping[str, Any]) -> str:
+    """Servers may leave out either part where it is empty (PEP 3333)."""
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return path
 
 
 def _names_in_g(given: object) -> frozenset[str]:

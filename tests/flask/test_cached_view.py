@@ -13,7 +13,7 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from flask_caching import Cache, cache_view_hit, cache_view_miss
-from werkzeug.test import TestResponse
+from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from quickcache_core import ConfigError, LoaderTimeout, NoStableForm
 from quickcache_core.testing import ManualClock
@@ -913,6 +913,28 @@ def test_invalidated_while_it_is_made(headers: dict[str, str], app: Flask, cache
     thread.join()
     assert texts == ["1"]
     assert app.test_client().get("/page").text == "2"
+
+
+@pytest.mark.parametrize(("rule", "left_out"), [("/page", "SCRIPT_NAME"), ("/", "PATH_INFO")])
+def test_server_that_leaves_out_what_is_empty(
+    rule: str, left_out: str, app: Flask, add: AddView, client: FlaskClient
+) -> None:
+    """PEP 3333 lets it. Pages are found, and forgotten, as with any other server."""
+    view = add(rule=rule)
+    client.get(rule)
+    environ = EnvironBuilder(path=rule).get_environ()
+    assert environ.pop(left_out) in ("", "/")
+
+    def ask() -> tuple[str, str | None]:
+        body, status, headers = run_wsgi_app(app, dict(environ))
+        assert status == "200 OK"
+        return b"".join(body).decode(), headers["X-Cache"]
+
+    ask()
+    assert ask() == ("1" if left_out == "SCRIPT_NAME" else "2", "HIT")
+    with app.request_context(dict(environ)):
+        view.invalidate(request)
+    assert ask()[1] == "MISS"
 
 
 def test_invalidation(add: AddView, client: FlaskClient, app: Flask) -> None:
