@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
+from quickcache_core.loading.context import Loader, is_asynchronous
 from quickcache_django.backend import QuickCache
 
 P = ParamSpec("P")
@@ -43,6 +44,20 @@ def _alater(
         await sync_to_async(method)(self, *args, **kwargs)
 
     run.__name__ = f"a{method.__name__}"
+    return run
+
+
+def _plain(default: Any) -> Any:
+    """For the thread of the ORM, where transactions are committed; a coroutine function as a plain one."""
+    if not is_asynchronous(default):
+        return default
+    loader: Loader = default
+
+    @functools.wraps(loader)
+    def run(*arguments: Any) -> Any:
+        # Not in a loop of its own where another one waits for this thread: what it uses may belong to that.
+        return async_to_sync(loader)(*arguments)
+
     return run
 
 
@@ -87,6 +102,11 @@ class AfterCommit:
 
     aset = _alater(set)  # noqa: A003 - the method
     aset_many = _alater(set_many)
+
+    async def arefresh(self, key: Any, default: Any, *args: Any, **kwargs: Any) -> None:
+        """`default` may be a coroutine function."""
+        await sync_to_async(self.refresh)(key, _plain(default), *args, **kwargs)
+
     atouch = _alater(touch)
     adelete = _alater(delete)
     adelete_many = _alater(delete_many)

@@ -21,7 +21,7 @@ from quickcache_core import NoStableForm
 from quickcache_core.http import Fragments, fragment_key, tags_in
 from quickcache_flask.conf import ttl_of
 from quickcache_flask.decorators import backend_of
-from quickcache_flask.visit import Surroundings
+from quickcache_flask.surroundings import Surroundings
 
 _OPTIONS = ("tags", "stale", "using")
 _fragments = Fragments()

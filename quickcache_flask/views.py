@@ -69,6 +69,7 @@ def cached_view(
     statuses: Collection[int] = (200,),
     tags: Collection[str] | OfRequest = (),
     unless: OfRequest | None = None,
+    g: Collection[str] = (),
     version: str | int | None = None,
     etag: bool = True,
     last_modified: bool = False,
@@ -94,6 +95,7 @@ def cached_view(
             raise ConfigError(option, function, "give a function of the request")
     ttl = None if timeout is None else ttl_of(timeout)
     is_kept = timeout is None or ttl is not None
+    handed_over = _names_in_g(g)
 
     def decorate(view: Callable[P, Any]) -> CachedView[P]:
         rules = read_rules(
@@ -112,7 +114,7 @@ def cached_view(
             version=version,
             options=options,
         )
-        cached = Cached(cache, view, Pages(rules), user, language, tags, unless, is_kept)
+        cached = Cached(cache, view, Pages(rules), user, language, tags, unless, is_kept, handed_over)
         return cast(CachedView[P], cached.decorated())
 
     return decorate
@@ -131,6 +133,7 @@ class Cached:
         tags: Collection[str] | OfRequest,
         unless: OfRequest | None,
         is_kept: bool,
+        g: frozenset[str],
     ) -> None:
         self._cache = cache
         self.view = view
@@ -141,6 +144,8 @@ class Cached:
         self._tags: Any = tags if callable(tags) else tag_names("tags", tags)
         self._unless = unless
         self._is_kept = is_kept
+        self.g = g
+        """What a call behind a request gets of it beside data, by name."""
 
     def decorated(self) -> Any:
         made: Any = self._with_a_look_first()
@@ -186,9 +191,13 @@ class Cached:
                 # Credentials by which `user` finds nobody, and the view perhaps somebody.
                 if "HTTP_AUTHORIZATION" in environ and differs_by[0] == _NOBODY:
                     return self._past(args, kwargs)
+            try:
+                path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+            except KeyError:
+                path = _path_in(environ)
             key = key_of(
                 head,
-                environ["SCRIPT_NAME"] + environ["PATH_INFO"],
+                path,
                 environ,
                 environ["wsgi.url_scheme"],
                 environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}",
@@ -271,8 +280,10 @@ class Cached:
         headers, is_unchanged = finished(page, rules, environ, engine, outcome.label)
         if is_unchanged:
             return _response(current_app.response_class, 304, headers, b"")
-        for name, value in headers:
-            response.headers[name] = value
+        # Not one by one in its place: of a header with several lines the last would be left.
+        for name in dict(headers):
+            response.headers.remove(name)
+        response.headers.extend(headers)
         return response
 
     def _tell(self, is_hit: bool, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -307,7 +318,21 @@ def _asked_for(target: str | Request) -> tuple[str, str]:
         parts = urlsplit(target)
         return unquote_to_bytes(parts.path).decode("latin-1"), parts.query
     environ = target.environ
-    return environ["SCRIPT_NAME"] + environ["PATH_INFO"], environ.get("QUERY_STRING", "")
+    return _path_in(environ), environ.get("QUERY_STRING", "")
+
+
+def _path_in(environ: Mapping[str, Any]) -> str:
+    """Servers may leave out either part where it is empty (PEP 3333)."""
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return path
+
+
+def _names_in_g(given: object) -> frozenset[str]:
+    if isinstance(given, Collection) and not isinstance(given, str | bytes):
+        names: tuple[Any, ...] = tuple(given)
+        if all(isinstance(name, str) for name in names):
+            return frozenset(names)
+    raise ConfigError("g", given, 'give a list or tuple of names, such as ("user",)')
 
 
 def _name_of(view: Callable[..., Any]) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response, current_app, g
+from flask import Flask, Request, Response, current_app
 from flask.sessions import SessionMixin
+from werkzeug.datastructures import EnvironHeaders
 from werkzeug.exceptions import HTTPException
+from werkzeug.utils import cached_property
 
 from quickcache_core.http import Snapshot, for_whole_page
 from quickcache_flask.backend import QuickCache
+from quickcache_flask.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from quickcache_flask.views import Cached
@@ -26,7 +29,6 @@ except ImportError:
     from flask.globals import _cv_app as _context  # type: ignore[assignment]
 
 current_context = _context
-_NOT_COPIED = ("werkzeug.", "flask.")
 
 
 class Visit:
@@ -58,15 +60,17 @@ class Visit:
         # `user` pages differ by it.
         was_seen = not self._cached.pages.rules.by_user and bool(getattr(_session(), "accessed", False))
         self._looked_into_session = was_seen
-        self._surroundings = Surroundings(self._request)
+        self._surroundings = Surroundings(self._request, self._cached.g)
         return tuple(self._backend._own_tags(self._cached.tags(self._request)))
 
     def call(self) -> Response:
-        is_here = not self._is_behind and threading.get_ident() == self._thread
-        if is_here and self._request.method == "GET":
+        if self._is_behind or threading.get_ident() != self._thread:
+            # The request may be over.
+            with self._surroundings.entered():
+                return self._called()
+        if self._request.method == "GET":
             return self._called()
-        # In a background thread, when the request may be over; or for a HEAD, which is served from a GET.
-        with self._surroundings.entered():
+        with _as_get(self._request):
             return self._called()
 
     async def acall(self) -> Response:
@@ -105,30 +109,28 @@ class Visit:
         return Snapshot(response.status_code, list(response.headers.items()), response.get_data())
 
 
-class Surroundings:
-    """What a view finds around it, for a call in another thread, or in place of a HEAD: a copy of the request
-    and of `g`. No function of `before_request` runs again, none of `after_request` sees the response.
+@contextmanager
+def _as_get(request: Request) -> Iterator[None]:
+    """Has the request be a GET of the whole page meanwhile.
+
+    In the same context: another one would be torn down with what there is in `g`, which the request goes on
+    with.
     """
-
-    def __init__(self, request: Request) -> None:
-        self._app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        self._environ = {
-            **{
-                name: value
-                for name, value in for_whole_page(request.environ).items()
-                if not name.startswith(_NOT_COPIED)
-            },
-            "wsgi.input": BytesIO(),
-            "CONTENT_LENGTH": "0",
-        }
-        self._g = dict(vars(g._get_current_object()))
-
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        with self._app.app_context() as context:
-            vars(context.g).update(self._g)
-            with self._app.request_context(self._environ):
-                yield
+    made = copy(request)
+    made.method = "GET"
+    made.environ = for_whole_page(request.environ)
+    made.headers = EnvironHeaders(made.environ)
+    for name in [name for name in vars(made) if isinstance(getattr(type(made), name, None), cached_property)]:
+        # As found in the other environment.
+        vars(made).pop(name)
+    fields = vars(_context.get())
+    # The first is that of Flask 3.2.
+    place = "_request" if "_request" in fields else "request"
+    fields[place] = made
+    try:
+        yield
+    finally:
+        fields[place] = request
 
 
 def _session() -> SessionMixin | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from django.db import connections, transaction
 from django.test import TestCase
 from django.utils.connection import ConnectionDoesNotExist
 
+from quickcache_core.loading.context import LoaderContext
 from quickcache_django import QuickCache
+from quickcache_django.commit import AfterCommit
 from tests.django.conftest import MakeCache
 
 
@@ -281,6 +285,56 @@ class TestCoroutines:
             assert await cache.aget("k") == 1
 
         async_to_sync(main)()
+
+    def test_refresh(self, cache: QuickCache) -> None:
+        """It calls a coroutine function in the event loop in which the commit is awaited, and a plain one in the
+        thread of the ORM.
+        """
+        ran_in = []
+
+        async def load(context: LoaderContext) -> str:
+            ran_in.append(asyncio.get_running_loop())
+            return f"{context.key} loaded"
+
+        def name() -> str:
+            return threading.current_thread().name
+
+        async def main() -> None:
+            later = cache.on_commit()
+            block = transaction.atomic()
+            await sync_to_async(block.__enter__)()
+            await later.arefresh("k", load, timeout=60, tags=["t"])
+            await later.arefresh("plain", name)
+            assert await cache.akeys("*") == ran_in == []
+            await sync_to_async(block.__exit__)(None, None, None)
+            assert ran_in == [asyncio.get_running_loop()]
+            assert (await cache.aget("k")).endswith("k loaded")
+            assert await cache.aget("plain") == await sync_to_async(name)()
+            assert await cache.attl("k") == 60
+            await cache.ainvalidate_tags("t")
+            assert await cache.akeys("*") == ["plain"]
+            await later.arefresh("k", load)
+            assert (await cache.aget("k")).endswith("k loaded")
+
+        async_to_sync(main)()
+
+    def test_refresh_by_a_commit_without_an_event_loop(self, cache: QuickCache) -> None:
+        """A coroutine function gets one."""
+
+        async def load() -> str:
+            return "loaded"
+
+        with transaction.atomic():
+            async_to_sync(cache.on_commit().arefresh)("k", load)
+            assert cache.get("k") is None
+        assert cache.get("k") == "loaded"
+
+    def test_all_of_them(self, cache: QuickCache) -> None:
+        """Each operation has its twin; `namespace` isn't one."""
+        names = {name for name in dir(AfterCommit) if not name.startswith("_")} - {"namespace"}
+        plain = {name for name in names if not inspect.iscoroutinefunction(getattr(AfterCommit, name))}
+        assert names - plain == {f"a{name}" for name in plain}
+        assert "refresh" in plain
 
     def test_synchronous_in_an_event_loop(self, cache: QuickCache) -> None:
         """Django forbids to ask for the transaction there, and says so."""

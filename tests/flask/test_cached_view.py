@@ -13,7 +13,7 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from flask_caching import Cache, cache_view_hit, cache_view_miss
-from werkzeug.test import TestResponse
+from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from quickcache_core import ConfigError, LoaderTimeout, NoStableForm
 from quickcache_core.testing import ManualClock
@@ -471,6 +471,35 @@ def test_vary_that_grows(add: AddView, client: FlaskClient) -> None:
     assert seen(client.get("/page", headers={"X-A": "1"})) == ("1", "HIT")
 
 
+LINES = [
+    ("Vary", "Accept"),
+    ("Vary", "X-Kind"),
+    ("Link", "</a>"),
+    ("Link", "</b>"),
+    ("X-A", "1"),
+    ("x-a", "2"),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"headers": ["X-Tenant"]}, {"cache_control": True}], ids=repr)
+def test_headers_with_several_lines(options: dict[str, Any], add: AddView, client: FlaskClient) -> None:
+    """All of them are sent: with the response that a page is made of, and from the cache; of a `Vary` also
+    where nothing has changed.
+    """
+    control = [("Cache-Control", "public"), ("Cache-Control", "must-revalidate")]
+    add(says=lambda number: Response(f"{number}", headers=[*LINES, *control]), **options)
+    made, kept = client.get("/page"), client.get("/page")
+    unchanged = client.get("/page", headers={"If-None-Match": made.headers["ETag"]})
+    assert (made.headers["X-Cache"], kept.headers["X-Cache"], unchanged.status_code) == ("MISS", "HIT", 304)
+    for response in (made, kept, unchanged):
+        varies_on = ", ".join(response.headers.getlist("Vary")).split(", ")
+        assert varies_on == ["Accept", "X-Kind", *options.get("headers", ())]
+    for name in ("Vary", "Cache-Control", "Link", "X-A"):
+        assert made.headers.getlist(name) == kept.headers.getlist(name)
+    assert made.headers.getlist("Link") == ["</a>", "</b>"]
+    assert made.headers.getlist("X-A") == ["1", "2"]
+
+
 def test_headers(add: AddView, client: FlaskClient) -> None:
     """Chosen headers are part of the key, and of `Vary`."""
     add(headers=["X-Tenant"], says=lambda n: (f"{n}", {"Vary": "Accept"}))
@@ -884,6 +913,28 @@ def test_invalidated_while_it_is_made(headers: dict[str, str], app: Flask, cache
     thread.join()
     assert texts == ["1"]
     assert app.test_client().get("/page").text == "2"
+
+
+@pytest.mark.parametrize(("rule", "left_out"), [("/page", "SCRIPT_NAME"), ("/", "PATH_INFO")])
+def test_server_that_leaves_out_what_is_empty(
+    rule: str, left_out: str, app: Flask, add: AddView, client: FlaskClient
+) -> None:
+    """PEP 3333 lets it. Pages are found, and forgotten, as with any other server."""
+    view = add(rule=rule)
+    client.get(rule)
+    environ = EnvironBuilder(path=rule).get_environ()
+    assert environ.pop(left_out) in ("", "/")
+
+    def ask() -> tuple[str, str | None]:
+        body, status, headers = run_wsgi_app(app, dict(environ))
+        assert status == "200 OK"
+        return b"".join(body).decode(), headers["X-Cache"]
+
+    ask()
+    assert ask() == ("1" if left_out == "SCRIPT_NAME" else "2", "HIT")
+    with app.request_context(dict(environ)):
+        view.invalidate(request)
+    assert ask()[1] == "MISS"
 
 
 def test_invalidation(add: AddView, client: FlaskClient, app: Flask) -> None:
