@@ -287,8 +287,8 @@ class TestCoroutines:
         async_to_sync(main)()
 
     def test_refresh(self, cache: QuickCache) -> None:
-        """It calls a coroutine function in the event loop in which the commit is awaited, and a plain one in the
-        thread of the ORM.
+        """It calls a coroutine function in the event loop in which the commit is awaited, and a plain one in
+        the thread of the ORM.
         """
         ran_in = []
 
