@@ -49,14 +49,16 @@ class Surroundings:
         }
         self._data: dict[str, Any] = {}
         self._lent: dict[str, Any] = {}
-        self._left: set[str] = set()
-        for name, value in vars(g._get_current_object()).items():
+        here: Any = g._get_current_object()
+        # What isn't there where this is called behind a request itself isn't there for whoever comes after.
+        self._left: set[str] = set(getattr(here, "_quickcache_left", ()))
+        for name, value in vars(here).items():
             if name in names:
                 self._lent[name] = value
                 continue
             try:
                 self._data[name] = _copied(value)
-            except (_IsNoData, RecursionError):
+            except (_IsNoData, RuntimeError):  # or it contains itself, or another thread is changing it
                 self._left.add(name)
 
     @contextmanager

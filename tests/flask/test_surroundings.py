@@ -20,6 +20,7 @@ from flask_caching import Cache
 from quickcache_core import ConfigError
 from quickcache_core.testing import ManualClock
 from quickcache_flask import QuickCache, cached_view
+from quickcache_flask.surroundings import Surroundings
 from tests.flask.test_cached_view import eventually, seen
 
 
@@ -327,6 +328,20 @@ def test_object_that_nobody_asks_for(app: Flask, cache: Cache, refreshed: Refres
     assert refreshed() == "2 []"
 
 
+def test_data_that_contains_itself(app: Flask, cache: Cache, refreshed: Refreshed) -> None:
+    """It is in the way of nothing, either."""
+    loop: list[Any] = []
+    loop.append(loop)
+    app.before_request(lambda: setattr(g, "loop", loop))
+
+    @app.get("/page")
+    @cached_view(cache, 60, stale_ttl=600, x_cache=True)
+    def page() -> str:
+        return str(sorted(g))
+
+    assert refreshed() == "[]"
+
+
 MAKES: dict[str, Callable[[], object]] = {
     "if not in": lambda: None if "user" in g else setattr(g, "user", User("own")),
     "if None": lambda: None if getattr(g, "user", None) else setattr(g, "user", User("own")),
@@ -366,6 +381,17 @@ def test_object_that_is_handed_over(app: Flask, cache: Cache, refreshed: Refresh
     here = threading.current_thread().name
     assert all(has for name, has in torn_down if name == here)
     assert [has for name, has in torn_down if name != here] == [False]
+
+
+def test_call_behind_a_call(app: Flask) -> None:
+    """A part of a page, say, that is rendered behind a refresh: it knows what that one didn't get."""
+    with app.test_request_context("/"):
+        g.user = User("ada")
+        refresh = Surroundings(request)
+        with refresh.entered():
+            part = Surroundings(request)
+            with pytest.raises(RuntimeError, match="user"), part.entered():
+                g.get("user")
 
 
 def test_class_of_g(app: Flask, cache: Cache, refreshed: Refreshed) -> None:
