@@ -38,8 +38,8 @@ class Leases:
 
     def surely(self, raw: bytes) -> Callable[[], None] | None:
         """As `take`, but raises `OSError` where it can't be told whether somebody has the lease."""
-        # Once: `end` may come in between.
-        descriptor, held = self.descriptor, self._held
+        # Once, and in this order: `end` may come in between.
+        held, descriptor = self._held, self.descriptor
         if descriptor < 0:
             # Of which `lockf` says that it is a wrong value.
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
