@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,13 +59,18 @@ def test_directory_replaced_in_the_middle_of_a_write(start: Start, operation: st
 
 
 @pytest.fixture
-def user(template: Template, tmp_path: Path) -> Iterator[Callable[[], Remote]]:
+def open_place() -> Iterator[Path]:
+    """Which another user can enter, too. Not below pytest's, which every run of it closes to others again."""
+    with tempfile.TemporaryDirectory(prefix="quickcache-tests-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def user(template: Template) -> Iterator[Callable[[], Remote]]:
     """Processes that the modes of files mean something to."""
     started: list[Remote] = []
-    for one in (tmp_path, *tmp_path.parents):
-        # Those that pytest made for this user only.
-        if os.geteuid() == 0 and one.name.startswith((tmp_path.name, "pytest-", "popen-")):
-            one.chmod(0o755)
 
     def one() -> Remote:
         started.append(remote := Remote(template, None))
@@ -78,9 +84,9 @@ def user(template: Template, tmp_path: Path) -> Iterator[Callable[[], Remote]]:
 
 
 @pytest.fixture
-def theirs(tmp_path: Path) -> Path:
+def theirs(open_place: Path) -> Path:
     """A directory that belongs to that user."""
-    path = tmp_path / "theirs"
+    path = open_place / "theirs"
     path.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(path, NOBODY, NOBODY)
@@ -126,9 +132,10 @@ def test_modes_taken_away_while_running(user: Callable[[], Remote], theirs: Path
 
 
 @as_root
-def test_directory_of_another_user(user: Callable[[], Remote], start: Start, directory: Path) -> None:
+def test_directory_of_another_user(user: Callable[[], Remote], start: Start, open_place: Path) -> None:
     """Refused, with the users in the message: an owner could make whoever reads it run code."""
-    start().set("k", 1)
+    directory = open_place / "cache"
+    start(directory).set("k", 1)
     directory.chmod(0o755)
     with pytest.raises(Failed, match="ConfigError") as failed:
         user().do("open", str(directory), {})
