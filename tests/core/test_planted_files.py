@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,16 +40,16 @@ def open_umask() -> Iterator[None]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory of ours that everybody may write to, so far."""
-    for one in (tmp_path, *tmp_path.parents):
-        # Those that pytest made for this user only.
-        if one.name.startswith((tmp_path.name, "pytest-", "popen-")):
-            one.chmod(0o755)
-    directory = tmp_path / "open"
-    directory.mkdir()
-    directory.chmod(0o777)
-    return directory
+def place() -> Iterator[Path]:
+    """A directory of ours that everybody may write to, so far. Not below pytest's, which every run of it
+    closes to others again.
+    """
+    with tempfile.TemporaryDirectory(prefix="quickcache-tests-") as name:
+        Path(name).chmod(0o755)
+        directory = Path(name) / "open"
+        directory.mkdir()
+        directory.chmod(0o777)
+        yield directory
 
 
 def as_nobody(command: str, directory: Path) -> None:
