@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 PUBLISH_INTERVAL: Final = 1.0
 """Seconds between two publications by the background thread."""
 _TROUBLE_PAUSE: Final = PUBLISH_INTERVAL / 2
-"""Seconds after which trouble is met again: over before the background thread's next turn."""
+"""Seconds after which trouble is met again: over before the background thread's next turn, and long beside
+`_PATIENCE`.
+"""
+_PATIENCE: Final = 0.05
+"""Seconds that a request waits for others who have the file, at most every `_TROUBLE_PAUSE`."""
 _ANSWER_WITHIN: Final = 5_000_000_000
 """Nanoseconds after which nobody waits for an answer any more."""
 
@@ -35,8 +39,9 @@ class Publisher:
     """Writes absolute totals since the process began, or was forked, into its slot of the figures file.
 
     `publish` is called at the end of each request, once a second by the background thread, and at exit. It
-    never raises and never waits for another thread. Once there is something to publish, `wake(publisher)`
-    asks for the background thread, and a slot is claimed.
+    never raises. Once there is something to publish, `wake(publisher)` asks for the background thread, and a
+    slot is claimed: for this alone it waits for another process or thread that has the file, 0.05 s at most,
+    and tries again half a second later at the earliest.
 
     `locate` gives the path of the file, whenever it is opened: servers change their user after a fork.
     """
@@ -174,7 +179,7 @@ class Publisher:
             self._in_trouble = self._complained = False
 
     def _is_in_place(self, slot: Slot, now: float) -> bool:
-        return self._board is not None and self._board.file(now) is slot.file
+        return self._board is not None and self._board.still_has(slot.file, now)
 
     def _claimed(self, now: float) -> Slot | None:
         """A slot, if there is anything to publish."""
@@ -186,12 +191,14 @@ class Publisher:
         # Before there is a slot: where there can't be one, a process without another request tries again too.
         self._wake(self)
         self._board = board_at(self._locate())
-        file = self._board.file(now, create=True)
+        deadline = time.monotonic() + _PATIENCE
+        file = self._board.file(now, create=True, patience=_PATIENCE)
         if file is None:
             return None
         if self._seen_in != file.identity:
             self._seen, self._seen_in = ring.seen_before(file, self._created), file.identity
-        slot = self._board.claim(file, server_name(), started=self._started)
+        patience = deadline - time.monotonic()
+        slot = self._board.claim(file, server_name(), started=self._started, patience=patience)
         slot.words[slot.word + at.S_OBEYED] = self._seen
         self._slot, self._figures = slot, None
         return slot

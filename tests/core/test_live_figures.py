@@ -759,12 +759,15 @@ def test_no_slot_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
 
 
 @contextlib.contextmanager
-def process_with_the_lock(seconds: float) -> Iterator[int]:
+def process_with_the_lock(seconds: float, *, is_open_here: bool = True) -> Iterator[int]:
     """The pid of a process that has the lock of the figures for so long, if it isn't killed."""
-    count(1)
+    if is_open_here:
+        count(1)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
+        if not is_open_here:
+            count(1)
         board = board_at(figures_path(NAME))
         file = board.file(time.monotonic())
         assert file is not None
@@ -775,21 +778,57 @@ def process_with_the_lock(seconds: float) -> Iterator[int]:
     os.read(reading, 1)
     os.close(reading)
     os.close(writing)
-    yield pid
-    os.waitpid(pid, 0)
+    try:
+        yield pid
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        os.waitpid(pid, 0)
 
 
-def test_process_stopped_with_the_lock(caplog: pytest.LogCaptureFixture) -> None:
-    """A process that is stopped in the middle of a claim holds nobody up for good."""
-    with process_with_the_lock(3600.0) as pid:
+@pytest.mark.parametrize("is_open_here", [True, False], ids=["of an open file", "of a file to be opened"])
+def test_process_stopped_with_the_lock(is_open_here: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that is stopped in the middle of a claim holds up no command for good, and no request for
+    more than an instant.
+    """
+    with process_with_the_lock(3600.0, is_open_here=is_open_here) as pid:
         cache = make()
-        check_no_figures(cache, caplog, "holds the lock")
+        check_no_figures(cache, caplog, "holds the lock of the figures for over 0.05 s")
         with pytest.raises(TimeoutError, match="holds the lock"):
             board_at(figures_path(NAME)).read(patience=0.1)
         os.kill(pid, signal.SIGKILL)
     publisher_of(cache)._retry_at = 0.0
     cache.publish()
     assert totals(read()) == [3, 0, 4]
+
+
+@pytest.mark.parametrize("has_slot", [True, False], ids=["publishing", "beginning"])
+def test_command_that_waits_in_another_thread(has_slot: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """It holds up no request: who has a slot publishes as ever, who hasn't tries again."""
+    cache = count(5) if has_slot else make()
+    board = board_at(figures_path(NAME))
+    with process_with_the_lock(3600.0) as pid:
+        command = threading.Thread(target=lambda: board.read(patience=PATIENCE))
+        command.start()
+        until(board._thread_lock.locked, "the command doesn't begin")
+        if has_slot:
+            cache.set("more", 1)
+            # As a second later.
+            publisher_of(cache)._rate_since = board._checked_at = 0.0
+            cache.publish()
+            slot = publisher_of(cache)._slot
+            assert slot is not None
+            assert slot.words[slot.word + at.S_FIGURES + 2] == 6
+            assert warnings_of(caplog) == []
+        else:
+            check_no_figures(cache, caplog, "another thread is busy with the figures for over 0.05 s")
+        assert command.is_alive()
+        os.kill(pid, signal.SIGKILL)
+    command.join()
+    publisher_of(cache)._retry_at = 0.0
+    cache.publish()
+    assert totals(read()) == ([0, 0, 7] if has_slot else [3, 0, 4])
 
 
 def test_process_slow_with_the_lock(caplog: pytest.LogCaptureFixture) -> None:
