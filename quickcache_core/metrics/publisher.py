@@ -223,8 +223,8 @@ class Publisher:
         words[slot.word + at.S_PUBLISHED] = int(now * 1000)
         self._figures = figures
         if timed:
-            done = figures.hits + figures.misses + figures.sets + figures.deletions
-            seconds = now - self._rate_since
+            done, seconds = figures.done, now - self._rate_since
+            # Fewer than before once the metrics have been reset: nobody knows what this second had.
             self._rate = max(done - self._rate_from, 0) / seconds
             words[slot.word + at.S_RATE] = int(self._rate * 1000)
             self._rate_from, self._rate_since = done, now
@@ -278,6 +278,7 @@ class Publisher:
         self._base = self.source.counted() or NOTHING
         self._started = time.monotonic()
         self._forget_slot()
+        self._rate_from = self._base.done
 
 
 def _nobody(publisher: Publisher) -> None:

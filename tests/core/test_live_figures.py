@@ -193,6 +193,49 @@ def test_operations_per_second() -> None:
     assert read().workers[0].ops_per_s == 0
 
 
+def test_operations_per_second_of_a_child() -> None:
+    """The first second of a child has nothing of what its parent did."""
+    cache = make(max_size=100_000)
+    cache.set_many(dict.fromkeys(map(str, range(50_000)), 0))
+
+    def child() -> None:
+        publisher = publisher_of(cache)
+        for _ in range(400):
+            cache.get("0")
+        publisher._rate_since = time.monotonic() - 4
+        cache.publish()
+        [worker] = read().workers
+        assert worker.ops_per_s == pytest.approx(100, rel=0.2)
+        own = publisher.own()
+        assert own is not None
+        assert own.ops_per_s == pytest.approx(100, rel=0.2)
+
+    in_child(child)
+
+
+@pytest.mark.parametrize("in_a_child", [False, True], ids=["here", "in a child"])
+def test_operations_per_second_after_a_reset(in_a_child: bool) -> None:
+    """Unknown for the second of the reset, which counts as none; right from then on."""
+    cache = make()
+    cache.set_many(dict.fromkeys(map(str, range(500)), 0))
+
+    def work() -> None:
+        publisher = publisher_of(cache)
+        publisher._rate_since = time.monotonic() - 4
+        cache.publish()
+        maintenance.dismiss(publisher)
+        cache.reset_metrics()
+        for expected in (0, 100):
+            for _ in range(400):
+                cache.get("0")
+            publisher._rate_since = time.monotonic() - 4
+            cache.publish()
+            [worker] = read().workers
+            assert worker.ops_per_s == pytest.approx(expected, rel=0.2)
+
+    in_child(work) if in_a_child else work()
+
+
 def test_resetting_the_metrics() -> None:
     """The process shows that it counts from zero, the totals of others stay."""
     other = Worker(publish_as=NAME)
