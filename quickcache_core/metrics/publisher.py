@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from weakref import WeakSet
 from quickcache_core.metrics import layout as at
 from quickcache_core.metrics import ring
 from quickcache_core.metrics.board import Board, Reading, Slot, Worker, board_at
+from quickcache_core.metrics.board_file import BoardFile
 from quickcache_core.metrics.figures import COUNTERS, NOTHING, FigureSource, StoreFigures
 from quickcache_core.metrics.server import server_name
 
@@ -71,6 +73,8 @@ class Publisher:
         """The last command that was carried out, or is older than the store."""
         self._seen_in: tuple[int, int] | None = None
         """The file that `_seen` is about. A child of a fork goes on from what its parent has seen."""
+        self._given: deque[tuple[BoardFile, int]] = deque(maxlen=at.COMMANDS)
+        """Where stand the commands that this process gave itself. There is no room for older ones there."""
         self._forget_slot()
         _publishers.add(self)
         _hear_of_uwsgi_forks()
@@ -148,6 +152,15 @@ class Publisher:
                     self._board.forget(slot)
                 except OSError as error:
                     logger.debug("A slot could not be given back: %s", error)
+
+    def tell_others(self, kind: ring.Kind, text: str, limit: int | None = None) -> int | None:
+        """Give a command to all processes but this one, see `ring.send`: whoever gives it has acted here
+        himself, and what is stored after that stays.
+        """
+        return ring.send(self.board, kind, text, limit, first=self._note_given)
+
+    def _note_given(self, file: BoardFile, number: int) -> None:
+        self._given.append((file, number))
 
     def stay_asleep(self) -> None:
         """Ask for no background thread any more."""
@@ -231,7 +244,11 @@ class Publisher:
 
     def _obey(self, slot: Slot) -> None:
         for command in ring.commands_after(slot.file, self._seen):
+            # After a gap it stands for all that were overwritten, and others gave some of these.
+            is_one = command.number == self._seen + 1
             self._seen = command.number
+            if is_one and (slot.file, command.number) in self._given:
+                continue
             try:
                 self._carry_out(command, slot)
             except Exception as error:
