@@ -183,8 +183,10 @@ class Board:
     def let_go(self, slot: Slot) -> None:
         """The slot ends as if its process had. Takes no lock: called by the garbage collector."""
         if self._file is slot.file and self._has(slot.number, slot.claim) and slot.is_mine:
-            del self._mine[slot.number]
+            # In this order: while it is ours no other thread takes it, whose lock would be dropped here.
             slot.file.unlock(at.slot_offset(slot.number))
+            if self._has(slot.number, slot.claim):
+                del self._mine[slot.number]
 
     def forget(self, slot: Slot) -> None:
         """Give a slot back as if its process had never counted."""

@@ -331,6 +331,36 @@ def test_dropped_cache() -> None:
     assert totals(read()) == [0, 1, 2]
 
 
+def test_slot_claimed_while_another_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that claims one in the middle of that keeps it: other processes see that its worker lives."""
+    gone = make()
+    gone.set("k", 1)
+    gone.publish()
+    slot = publisher_of(gone)._slot
+    assert slot is not None
+    unlock = slot.file.unlock
+    others: list[threading.Thread] = []
+
+    def slow_unlock(offset: int) -> None:
+        if not others:
+            others.append(threading.Thread(target=count, args=(10,)))
+            others[0].start()
+            others[0].join()
+        unlock(offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slot.file, "unlock", slow_unlock)
+        slot.board.let_go(slot)
+
+    def child() -> None:
+        reading = read()
+        assert [worker.figures.sets for worker in reading.workers] == [10]
+        assert (reading.ended.sets, reading.ended_workers) == (1, 1)
+
+    in_child(child)
+    gone.stop()
+
+
 def test_threads_that_end_their_requests_together() -> None:
     """What every thread has counted is published when all are through."""
     cache = make()
