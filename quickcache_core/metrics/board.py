@@ -92,12 +92,16 @@ class Board:
 
     # The file
 
-    def file(self, now: float, *, create: bool = False) -> BoardFile | None:
-        """The file that is there now. `now`: monotonic seconds; it is looked at once a second."""
+    def file(self, now: float, *, create: bool = False, patience: float = 2.0) -> BoardFile | None:
+        """The file that is there now. `now`: monotonic seconds; it is looked at once a second.
+
+        Raises `TimeoutError` if another thread or process keeps it for over `patience` seconds.
+        """
         file = self._file
         if file is not None and now - self._checked_at < _CHECK_INTERVAL:
             return file
-        with self._in_one_thread(1.0):
+        deadline = time.monotonic() + patience
+        with self._in_one_thread(patience):
             self._checked_at = now
             if self._file is not None and self._is_in_place(self._file):
                 return self._file
@@ -108,8 +112,21 @@ class Board:
                 make_private(self.path.parent)
             elif not is_private(self.path.parent):
                 return None
-            self._file = open_board_file(self.path, create=create)
+            self._file = open_board_file(self.path, create=create, patience=deadline - time.monotonic())
             return self._file
+
+    def still_has(self, file: BoardFile, now: float) -> bool:
+        """Whether it is the one that is there now, as `file` would say. Waits for nobody: while a command
+        reads, its thread may keep the file for seconds.
+        """
+        if self._file is not file:
+            return False
+        if now - self._checked_at < _CHECK_INTERVAL:
+            return True
+        is_there = self._is_in_place(file)
+        # Whoever wants the file next looks again if it is gone.
+        self._checked_at = now if is_there else 0.0
+        return is_there
 
     def _is_in_place(self, file: BoardFile) -> bool:
         try:
@@ -122,8 +139,9 @@ class Board:
     def _in_one_thread(self, patience: float) -> Iterator[None]:
         if self._pid != os.getpid():  # uWSGI's master forks without telling Python
             self.after_fork()
+        patience = max(patience, 0.0)
         if not self._thread_lock.acquire(timeout=patience):
-            raise TimeoutError(f"another thread is busy with the figures for over {patience:g} s")
+            raise TimeoutError(f"another thread is busy with the figures for over {patience:.2g} s")
         try:
             yield
         finally:
@@ -131,14 +149,18 @@ class Board:
 
     @contextmanager
     def exclusive(self, file: BoardFile, *, patience: float) -> Iterator[None]:
-        """Nobody else claims, adds up or sends a command meanwhile."""
-        with self._in_one_thread(patience), locked(file.descriptor, 0, patience=patience):
+        """Nobody else claims, adds up or sends a command meanwhile. Raises `TimeoutError` after `patience`
+        seconds.
+        """
+        deadline = time.monotonic() + patience
+        one_thread = self._in_one_thread(patience)
+        with one_thread, locked(file.descriptor, 0, patience=deadline - time.monotonic()):
             self._free_folded(file)
             yield
 
     # Slots
 
-    def claim(self, file: BoardFile, server: str, *, started: float, patience: float = 0.05) -> Slot:
+    def claim(self, file: BoardFile, server: str, *, started: float, patience: float = 2.0) -> Slot:
         """A slot for the process that calls. `started`: monotonic seconds."""
         with self.exclusive(file, patience=patience):
             self._fold_ended(file)
@@ -161,8 +183,10 @@ class Board:
     def let_go(self, slot: Slot) -> None:
         """The slot ends as if its process had. Takes no lock: called by the garbage collector."""
         if self._file is slot.file and self._has(slot.number, slot.claim) and slot.is_mine:
-            del self._mine[slot.number]
+            # In this order: while it is ours no other thread takes it, whose lock would be dropped here.
             slot.file.unlock(at.slot_offset(slot.number))
+            if self._has(slot.number, slot.claim):
+                del self._mine[slot.number]
 
     def forget(self, slot: Slot) -> None:
         """Give a slot back as if its process had never counted."""

@@ -63,15 +63,16 @@ class BoardFile:
         _allocate(self.descriptor, at.slot_offset(number), at.SLOT_SIZE)
 
 
-def open_board_file(path: Path, *, create: bool) -> BoardFile | None:
-    """None if there is no file and `create` is False.
+def open_board_file(path: Path, *, create: bool, patience: float = 2.0) -> BoardFile | None:
+    """None if there is no file and `create` is False. Waits for other processes, `patience` seconds at most.
 
     A file that is no figures file, was cut off, or is from before the last start of the system is replaced.
-    Raises `OSError`, among them `Unusable` for a file that must not be trusted.
+    Raises `OSError`, among them `Unusable` for a file that must not be trusted, and `TimeoutError`.
     """
     if fcntl is None:
         raise Unusable("figures of other processes need the file locks of POSIX systems")
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    deadline = time.monotonic() + patience
     for _ in range(_ATTEMPTS):
         try:
             descriptor = os.open(path, flags, 0o600)
@@ -80,7 +81,7 @@ def open_board_file(path: Path, *, create: bool) -> BoardFile | None:
                 raise
             return None
         try:
-            with locked(descriptor, 0, patience=2.0):
+            with locked(descriptor, 0, patience=deadline - time.monotonic()):
                 usable = _is_usable(descriptor, path)
             if usable:
                 found, descriptor = descriptor, -1
@@ -94,12 +95,13 @@ def open_board_file(path: Path, *, create: bool) -> BoardFile | None:
 @contextmanager
 def locked(descriptor: int, offset: int, *, patience: float) -> Iterator[None]:
     """Hold a lock against other processes. Raises `TimeoutError` after `patience` seconds."""
+    patience = max(patience, 0.0)
     deadline = time.monotonic() + patience
     pause = 20e-6
     # Not the kernel's queue: a process that is stopped while it has the lock must not stop the others.
     while not _try_lock(descriptor, offset):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"another process holds the lock of the figures for over {patience:g} s")
+            raise TimeoutError(f"another process holds the lock of the figures for over {patience:.2g} s")
         _sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
     try:

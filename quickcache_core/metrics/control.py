@@ -134,7 +134,7 @@ class Control:
         self._publisher.publish()
         number = None
         for kind, text in commands:
-            number = ring.send(self._publisher.board, kind, text)
+            number = self._publisher.tell_others(kind, text)
         removed = act()
         if number is None:
             return Cleared(removed)
@@ -153,10 +153,10 @@ class Control:
             return _limited({key: FoundKey(key, ttl, ()) for key, ttl in own}, limit)
         found: dict[str, FoundKey] = {}
         self._publisher.publish()
-        board = self._publisher.board
-        number = ring.send(board, ring.Kind.KEYS, prefix, enough)
+        number = self._publisher.tell_others(ring.Kind.KEYS, prefix, enough)
         if number is None:
             return _limited(found, limit)
+        board = self._publisher.board
         ring.remove_answers(board, older_than=_FORGOTTEN)
         obeyed, silent = self._wait(lambda worker: worker.obeyed >= number)
         for worker in obeyed:
@@ -182,7 +182,7 @@ class Control:
         Those that end meanwhile are neither.
         """
         deadline = time.monotonic() + self._patience
-        # This process has no need to be told.
+        # Others may be waiting for this process meanwhile.
         self._publisher.publish()
         while True:
             others = [

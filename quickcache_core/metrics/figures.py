@@ -64,6 +64,11 @@ class StoreFigures(NamedTuple):
         """Those that only grow, see `COUNTERS`."""
         return self[:12]
 
+    @property
+    def done(self) -> int:
+        """Operations, of which rates tell how many there are in a second."""
+        return self.hits + self.misses + self.sets + self.deletions
+
 
 NOTHING: Final = StoreFigures()
 

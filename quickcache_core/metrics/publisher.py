@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from weakref import WeakSet
 from quickcache_core.metrics import layout as at
 from quickcache_core.metrics import ring
 from quickcache_core.metrics.board import Board, Reading, Slot, Worker, board_at
+from quickcache_core.metrics.board_file import BoardFile
 from quickcache_core.metrics.figures import COUNTERS, NOTHING, FigureSource, StoreFigures
 from quickcache_core.metrics.server import server_name
 
@@ -24,7 +26,11 @@ logger = logging.getLogger(__name__)
 PUBLISH_INTERVAL: Final = 1.0
 """Seconds between two publications by the background thread."""
 _TROUBLE_PAUSE: Final = PUBLISH_INTERVAL / 2
-"""Seconds after which trouble is met again: over before the background thread's next turn."""
+"""Seconds after which trouble is met again: over before the background thread's next turn, and long beside
+`_PATIENCE`.
+"""
+_PATIENCE: Final = 0.05
+"""Seconds that a request waits for others who have the file, at most every `_TROUBLE_PAUSE`."""
 _ANSWER_WITHIN: Final = 5_000_000_000
 """Nanoseconds after which nobody waits for an answer any more."""
 
@@ -35,8 +41,9 @@ class Publisher:
     """Writes absolute totals since the process began, or was forked, into its slot of the figures file.
 
     `publish` is called at the end of each request, once a second by the background thread, and at exit. It
-    never raises and never waits for another thread. Once there is something to publish, `wake(publisher)`
-    asks for the background thread, and a slot is claimed.
+    never raises. Once there is something to publish, `wake(publisher)` asks for the background thread, and a
+    slot is claimed: for this alone it waits for another process or thread that has the file, 0.05 s at most,
+    and tries again half a second later at the earliest.
 
     `locate` gives the path of the file, whenever it is opened: servers change their user after a fork.
     """
@@ -66,6 +73,8 @@ class Publisher:
         """The last command that was carried out, or is older than the store."""
         self._seen_in: tuple[int, int] | None = None
         """The file that `_seen` is about. A child of a fork goes on from what its parent has seen."""
+        self._given: deque[tuple[BoardFile, int]] = deque(maxlen=at.COMMANDS)
+        """Where stand the commands that this process gave itself. There is no room for older ones there."""
         self._forget_slot()
         _publishers.add(self)
         _hear_of_uwsgi_forks()
@@ -144,6 +153,15 @@ class Publisher:
                 except OSError as error:
                     logger.debug("A slot could not be given back: %s", error)
 
+    def tell_others(self, kind: ring.Kind, text: str, limit: int | None = None) -> int | None:
+        """Give a command to all processes but this one, see `ring.send`: whoever gives it has acted here
+        himself, and what is stored after that stays.
+        """
+        return ring.send(self.board, kind, text, limit, first=self._note_given)
+
+    def _note_given(self, file: BoardFile, number: int) -> None:
+        self._given.append((file, number))
+
     def stay_asleep(self) -> None:
         """Ask for no background thread any more."""
         self._wake = _nobody
@@ -174,7 +192,7 @@ class Publisher:
             self._in_trouble = self._complained = False
 
     def _is_in_place(self, slot: Slot, now: float) -> bool:
-        return self._board is not None and self._board.file(now) is slot.file
+        return self._board is not None and self._board.still_has(slot.file, now)
 
     def _claimed(self, now: float) -> Slot | None:
         """A slot, if there is anything to publish."""
@@ -186,12 +204,14 @@ class Publisher:
         # Before there is a slot: where there can't be one, a process without another request tries again too.
         self._wake(self)
         self._board = board_at(self._locate())
-        file = self._board.file(now, create=True)
+        deadline = time.monotonic() + _PATIENCE
+        file = self._board.file(now, create=True, patience=_PATIENCE)
         if file is None:
             return None
         if self._seen_in != file.identity:
             self._seen, self._seen_in = ring.seen_before(file, self._created), file.identity
-        slot = self._board.claim(file, server_name(), started=self._started)
+        patience = deadline - time.monotonic()
+        slot = self._board.claim(file, server_name(), started=self._started, patience=patience)
         slot.words[slot.word + at.S_OBEYED] = self._seen
         self._slot, self._figures = slot, None
         return slot
@@ -216,15 +236,19 @@ class Publisher:
         words[slot.word + at.S_PUBLISHED] = int(now * 1000)
         self._figures = figures
         if timed:
-            done = figures.hits + figures.misses + figures.sets + figures.deletions
-            seconds = now - self._rate_since
+            done, seconds = figures.done, now - self._rate_since
+            # Fewer than before once the metrics have been reset: nobody knows what this second had.
             self._rate = max(done - self._rate_from, 0) / seconds
             words[slot.word + at.S_RATE] = int(self._rate * 1000)
             self._rate_from, self._rate_since = done, now
 
     def _obey(self, slot: Slot) -> None:
         for command in ring.commands_after(slot.file, self._seen):
+            # After a gap it stands for all that were overwritten, and others gave some of these.
+            is_one = command.number == self._seen + 1
             self._seen = command.number
+            if is_one and (slot.file, command.number) in self._given:
+                continue
             try:
                 self._carry_out(command, slot)
             except Exception as error:
@@ -271,6 +295,7 @@ class Publisher:
         self._base = self.source.counted() or NOTHING
         self._started = time.monotonic()
         self._forget_slot()
+        self._rate_from = self._base.done
 
 
 def _nobody(publisher: Publisher) -> None:

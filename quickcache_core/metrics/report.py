@@ -176,11 +176,16 @@ def worker_figures(cache: ReportedCache) -> WorkerFigures:
     return _worker_row(Worker(os.getpid(), server_name(), uptime, figures, 0.0, 0, 0))
 
 
-def add_up(rows: Sequence[Figures], *, size: StoreFigures | None = None) -> Figures:
+def add_up(
+    rows: Sequence[Figures], *, ended: Figures | None = None, size: StoreFigures | None = None
+) -> Figures:
     """The sum of rows, of which those that have entries share nothing; with `size`, they all share a store of
-    this size.
+    this size. `ended`: totals of workers that have no entries any more.
+
+    The sum of `bytes` is None if one of the rows weighs nothing, or there is none.
     """
-    counts: dict[str, Any] = {name: sum(row[name] for row in rows) for name in _SUMMED}  # type: ignore[literal-required]
+    counted = [*rows, ended] if ended else rows
+    counts: dict[str, Any] = {name: sum(row[name] for row in counted) for name in _SUMMED}  # type: ignore[literal-required]
     rate = counts.pop("ops_per_s")
     weights = [row["bytes"] for row in rows]
     weight = None if None in weights or not weights else sum(filter(None, weights))
@@ -222,7 +227,7 @@ def stats_report(
                 # What the settings say is about scope memory only.
                 "policy": _policy(cache),
                 "workers": workers,
-                "totals": add_up([*workers, *([retired] if retired else [])], size=size),
+                "totals": add_up(workers, ended=retired, size=size),
                 "retired": retired,
             }
         )

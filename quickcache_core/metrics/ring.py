@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -39,10 +39,18 @@ class Command:
     """Nanoseconds of the monotonic clock, which all processes of a system share."""
 
 
-def send(board: Board, kind: Kind, prefix: str, limit: int | None = None) -> int | None:
+def send(
+    board: Board,
+    kind: Kind,
+    prefix: str,
+    limit: int | None = None,
+    *,
+    first: Callable[[BoardFile, int], object] | None = None,
+) -> int | None:
     """Give a command and return its number; None if nobody publishes.
 
-    Raises `ValueError` for a prefix that is too long, and `OSError`.
+    `first` is told the file and the number before anybody can see the command. Raises `ValueError` for a
+    prefix that is too long, and `OSError`.
     """
     data = prefix.encode("utf-8", "surrogatepass")
     if len(data) > at.PREFIX_BYTES:
@@ -66,6 +74,8 @@ def send(board: Board, kind: Kind, prefix: str, limit: int | None = None) -> int
         place = (start + at.C_PREFIX) * at.WORD
         file.bytes[place : place + len(data)] = data
         words[start + at.C_NUMBER] = number
+        if first is not None:
+            first(file, number)
         words[at.H_NEWEST] = number
         return number
 

@@ -170,6 +170,57 @@ def test_clear_in_a_worker_itself(workers: list[Worker]) -> None:
     cache.stop()
 
 
+def test_worker_that_asks_and_goes_on() -> None:
+    """It has acted already when it asks the others: what it stores after that stays, also if it publishes for
+    the first time.
+    """
+    other = Worker(publish_as=NAME, threads=False)
+    other.call("set", "k", 1)
+    other.call("publish")
+    cache = make()
+    control = control_of(cache, patience=0.0)
+    assert control.clear().silent == (other.pid,)
+    for key in ("first", "second"):
+        cache.set(key, 1, NEVER)
+        cache.publish()
+        assert list(cache.keys()) == [key]
+        assert control.clear().removed == 1
+    other.close()
+    cache.stop()
+
+
+def test_what_others_asked_before_a_worker_asks() -> None:
+    """It is news to this worker, and is carried out; what it asks itself isn't."""
+    cache = make()
+    cache.set_many(dict.fromkeys(["a:1", "b:1", "c:1"], 1), NEVER)
+    cache.publish()
+    publisher = cache._publisher
+    assert publisher is not None
+    ring.send(board(), ring.Kind.CLEAR, "a:")
+    publisher.tell_others(ring.Kind.CLEAR, "b:")
+    ring.send(board(), ring.Kind.CLEAR, "c:")
+    cache.publish()
+    assert list(cache.keys()) == ["b:1"]
+    assert board().read().workers[0].obeyed == 3
+    cache.stop()
+
+
+def test_own_command_among_those_that_were_missed() -> None:
+    """Nobody knows any more what the others were: everything goes."""
+    cache = make()
+    cache.set_many(dict.fromkeys(["a:1", "b:1"], 1), NEVER)
+    cache.publish()
+    publisher = cache._publisher
+    assert publisher is not None
+    ring.send(board(), ring.Kind.CLEAR, "a:")
+    publisher.tell_others(ring.Kind.CLEAR, "x:")
+    for _ in range(at.COMMANDS):
+        ring.send(board(), ring.Kind.CLEAR, "x:")
+    cache.publish()
+    assert cache.size() == 0
+    cache.stop()
+
+
 def test_nobody_runs(control: Control, directory: Path) -> None:
     """No command is written for nobody."""
     assert control.clear() == Cleared(0)
@@ -363,13 +414,14 @@ def test_limit(control: Control, workers: list[Worker]) -> None:
     assert [key.key for key in control.keys("own:", 1).keys] == ["own:0"]
 
 
-def test_keys_of_a_worker_itself() -> None:
-    """A worker that asks is one of those that answer."""
+def test_keys_of_a_worker_itself(directory: Path) -> None:
+    """A worker that asks is one of those that answer; nothing stays behind on the disk."""
     cache = make()
     cache.set("\udcff \x1b\n", 1)
     found = control_of(cache).keys()
     assert [(key.key, key.pids) for key in found.keys] == [("\udcff \x1b\n", (os.getpid(),))]
     assert found.asked == (os.getpid(),)
+    assert [path.name for path in directory.iterdir()] == [figures_path(NAME).name]
     cache.stop()
 
 

@@ -193,6 +193,49 @@ def test_operations_per_second() -> None:
     assert read().workers[0].ops_per_s == 0
 
 
+def test_operations_per_second_of_a_child() -> None:
+    """The first second of a child has nothing of what its parent did."""
+    cache = make(max_size=100_000)
+    cache.set_many(dict.fromkeys(map(str, range(50_000)), 0))
+
+    def child() -> None:
+        publisher = publisher_of(cache)
+        for _ in range(400):
+            cache.get("0")
+        publisher._rate_since = time.monotonic() - 4
+        cache.publish()
+        [worker] = read().workers
+        assert worker.ops_per_s == pytest.approx(100, rel=0.2)
+        own = publisher.own()
+        assert own is not None
+        assert own.ops_per_s == pytest.approx(100, rel=0.2)
+
+    in_child(child)
+
+
+@pytest.mark.parametrize("in_a_child", [False, True], ids=["here", "in a child"])
+def test_operations_per_second_after_a_reset(in_a_child: bool) -> None:
+    """Unknown for the second of the reset, which counts as none; right from then on."""
+    cache = make()
+    cache.set_many(dict.fromkeys(map(str, range(500)), 0))
+
+    def work() -> None:
+        publisher = publisher_of(cache)
+        publisher._rate_since = time.monotonic() - 4
+        cache.publish()
+        maintenance.dismiss(publisher)
+        cache.reset_metrics()
+        for expected in (0, 100):
+            for _ in range(400):
+                cache.get("0")
+            publisher._rate_since = time.monotonic() - 4
+            cache.publish()
+            [worker] = read().workers
+            assert worker.ops_per_s == pytest.approx(expected, rel=0.2)
+
+    in_child(work) if in_a_child else work()
+
+
 def test_resetting_the_metrics() -> None:
     """The process shows that it counts from zero, the totals of others stay."""
     other = Worker(publish_as=NAME)
@@ -286,6 +329,36 @@ def test_dropped_cache() -> None:
     again.set("k", 1)
     again.publish()
     assert totals(read()) == [0, 1, 2]
+
+
+def test_slot_claimed_while_another_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that claims one in the middle of that keeps it: other processes see that its worker lives."""
+    gone = make()
+    gone.set("k", 1)
+    gone.publish()
+    slot = publisher_of(gone)._slot
+    assert slot is not None
+    unlock = slot.file.unlock
+    others: list[threading.Thread] = []
+
+    def slow_unlock(offset: int) -> None:
+        if not others:
+            others.append(threading.Thread(target=count, args=(10,)))
+            others[0].start()
+            others[0].join()
+        unlock(offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slot.file, "unlock", slow_unlock)
+        slot.board.let_go(slot)
+
+    def child() -> None:
+        reading = read()
+        assert [worker.figures.sets for worker in reading.workers] == [10]
+        assert (reading.ended.sets, reading.ended_workers) == (1, 1)
+
+    in_child(child)
+    gone.stop()
 
 
 def test_threads_that_end_their_requests_together() -> None:
@@ -759,12 +832,15 @@ def test_no_slot_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
 
 
 @contextlib.contextmanager
-def process_with_the_lock(seconds: float) -> Iterator[int]:
+def process_with_the_lock(seconds: float, *, is_open_here: bool = True) -> Iterator[int]:
     """The pid of a process that has the lock of the figures for so long, if it isn't killed."""
-    count(1)
+    if is_open_here:
+        count(1)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
+        if not is_open_here:
+            count(1)
         board = board_at(figures_path(NAME))
         file = board.file(time.monotonic())
         assert file is not None
@@ -775,21 +851,57 @@ def process_with_the_lock(seconds: float) -> Iterator[int]:
     os.read(reading, 1)
     os.close(reading)
     os.close(writing)
-    yield pid
-    os.waitpid(pid, 0)
+    try:
+        yield pid
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        os.waitpid(pid, 0)
 
 
-def test_process_stopped_with_the_lock(caplog: pytest.LogCaptureFixture) -> None:
-    """A process that is stopped in the middle of a claim holds nobody up for good."""
-    with process_with_the_lock(3600.0) as pid:
+@pytest.mark.parametrize("is_open_here", [True, False], ids=["of an open file", "of a file to be opened"])
+def test_process_stopped_with_the_lock(is_open_here: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that is stopped in the middle of a claim holds up no command for good, and no request for
+    more than an instant.
+    """
+    with process_with_the_lock(3600.0, is_open_here=is_open_here) as pid:
         cache = make()
-        check_no_figures(cache, caplog, "holds the lock")
+        check_no_figures(cache, caplog, "holds the lock of the figures for over 0.05 s")
         with pytest.raises(TimeoutError, match="holds the lock"):
             board_at(figures_path(NAME)).read(patience=0.1)
         os.kill(pid, signal.SIGKILL)
     publisher_of(cache)._retry_at = 0.0
     cache.publish()
     assert totals(read()) == [3, 0, 4]
+
+
+@pytest.mark.parametrize("has_slot", [True, False], ids=["publishing", "beginning"])
+def test_command_that_waits_in_another_thread(has_slot: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """It holds up no request: who has a slot publishes as ever, who hasn't tries again."""
+    cache = count(5) if has_slot else make()
+    board = board_at(figures_path(NAME))
+    with process_with_the_lock(3600.0) as pid:
+        command = threading.Thread(target=lambda: board.read(patience=PATIENCE))
+        command.start()
+        until(board._thread_lock.locked, "the command doesn't begin")
+        if has_slot:
+            cache.set("more", 1)
+            # As a second later.
+            publisher_of(cache)._rate_since = board._checked_at = 0.0
+            cache.publish()
+            slot = publisher_of(cache)._slot
+            assert slot is not None
+            assert slot.words[slot.word + at.S_FIGURES + 2] == 6
+            assert warnings_of(caplog) == []
+        else:
+            check_no_figures(cache, caplog, "another thread is busy with the figures for over 0.05 s")
+        assert command.is_alive()
+        os.kill(pid, signal.SIGKILL)
+    command.join()
+    publisher_of(cache)._retry_at = 0.0
+    cache.publish()
+    assert totals(read()) == ([0, 0, 7] if has_slot else [3, 0, 4])
 
 
 def test_process_slow_with_the_lock(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quickcache_core import KeyNotFound, QuickCache, QuickCacheConfig
 from quickcache_core.eviction_policy import BaseEvictionPolicy
+from quickcache_core.metrics.prometheus import to_prometheus
 from quickcache_core.metrics.report import (
     Figures,
     WorkerFigures,
@@ -20,6 +22,7 @@ from quickcache_core.metrics.report import (
 )
 from quickcache_core.metrics.tables import keys_table, stats_table
 from quickcache_core.testing import ManualClock
+from tests.core.workers import Worker
 
 
 def figures(**changes: Any) -> Figures:
@@ -68,6 +71,39 @@ def test_totals() -> None:
         store_errors=4,
     )
     assert add_up([]) == figures()
+
+
+@pytest.mark.parametrize(
+    ("weights", "weight"),
+    [([5], 5), ([5, 0], 5), ([5, None], None), ([None], None), ([], None)],
+    ids=["one", "two", "one of two doesn't weigh", "nobody weighs", "nobody runs"],
+)
+def test_total_weight(weights: list[int | None], weight: int | None) -> None:
+    """That of the entries of the workers that run, known if all of them weigh; those that have ended have
+    none, and count for the rest.
+    """
+    rows = [worker(pid, 1.0, sets=1, bytes=one) for pid, one in enumerate(weights)]
+    assert add_up(rows) == figures(sets=len(rows), bytes=weight)
+    assert add_up(rows, ended=figures(sets=7)) == figures(sets=len(rows) + 7, bytes=weight)
+
+
+def test_weight_after_the_end_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown as before, in the report and to Prometheus."""
+    monkeypatch.setenv("QUICKCACHE_RUNTIME_DIR", str(tmp_path / "run"))
+    settings: dict[str, Any] = {"publish_as": "weighed", "max_bytes": "1MB"}
+    cache = QuickCache(QuickCacheConfig(**settings))
+    cache.set("k", "x" * 100)
+    ended = Worker(**settings)
+    ended.call("set", "k", 1)
+    ended.close()
+    report = stats_report([("pages", "", cache)])
+    [alias] = report["aliases"]
+    [row] = alias["workers"]
+    assert alias["retired"] is not None
+    assert row["bytes"] is not None
+    assert alias["totals"]["bytes"] == row["bytes"]
+    assert f'quickcache_bytes{{alias="pages"}} {row["bytes"]}' in to_prometheus(report)
+    cache.stop()
 
 
 def test_several_workers_in_a_table(cache: QuickCache) -> None:
