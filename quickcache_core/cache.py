@@ -41,7 +41,7 @@ from quickcache_core.parts import Freeze
 from quickcache_core.serializer.isolation import kept_types
 from quickcache_core.sizing import AutoSizer
 from quickcache_core.store.accelerator import door, gate, without_writer
-from quickcache_core.store.base import ABSENT, Presence, Record, Store
+from quickcache_core.store.base import ABSENT, Bounds, Presence, Record, Store
 from quickcache_core.store.keyspace import SEPARATOR, KeyspaceStore
 from quickcache_core.store.life import ASK, Found, Life, tag_slot
 from quickcache_core.store.memory import MemoryStore
@@ -286,7 +286,13 @@ class QuickCache:
         check_key(key)
         ttl = self._ttl(ttl_sec)
         life = None if self._life is None else dataclasses.replace(self._life, ttl=ttl)
-        if self._store.add(key, self._frozen(key, value), ttl, self._bounds, life):
+        try:
+            done = self._store.add(key, self._frozen(key, value), ttl, self._bounds, life)
+        except ValueTooLarge:
+            if self._config.oversized == "raise":
+                raise
+            return False
+        if done:
             self._announce(EventKind.SET, key)
             return True
         if exist_ok:
@@ -298,7 +304,12 @@ class QuickCache:
         check_key(key)
         ttl = self._ttl(ttl_sec)
         life = None if self._life is None else dataclasses.replace(self._life, ttl=ttl)
-        presence = self._store.replace(key, self._frozen(key, value), ttl, life)
+        try:
+            presence = self._store.replace(key, self._frozen(key, value), ttl, life)
+        except ValueTooLarge:
+            if self._config.oversized == "raise":
+                raise
+            return
         if presence is not _LIVE:
             _raise_miss(key, presence)
         self._announce(EventKind.SET, key)
@@ -555,13 +566,30 @@ class QuickCache:
             or self._life is not None
         ):
             life = self._life_of(ttl_sec, tags, sliding, max_age, stale_ttl)
-            for key, value in values.items():
-                self._store.put_with(key, value, life, self._bounds)
+            put = partial(self._put_each_with, values, life)
         else:
-            self._store.put_many(values, self._ttl(ttl_sec), self._bounds)
+            put = partial(self._store.put_many, values, self._ttl(ttl_sec), self._bounds)
+        stored: Collection[str] = values
+        try:
+            put()
+        except ValueTooLarge:
+            if self._config.oversized == "raise":
+                raise
+            stored = [key for key in values if key in self._store]
         if self._subscriptions:
-            for key in values:
+            for key in stored:
                 self._announce(EventKind.SET, key)
+
+    def _put_each_with(self, values: Mapping[str, Any], life: Life) -> None:
+        """As `Store.put_many`."""
+        too_large = None
+        for key, value in values.items():
+            try:
+                self._store.put_with(key, value, life, self._bounds)
+            except ValueTooLarge as error:
+                too_large = error
+        if too_large is not None:
+            raise too_large
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove what is there of `keys`; how many live values there were. Atomic per key."""
@@ -650,9 +678,14 @@ class QuickCache:
                     "max_bytes", max_bytes, "this cache weighs nothing; set max_bytes when you make it"
                 )
             changes["max_bytes"] = max_bytes
-        self._config = self._config.replace(**changes)
-        self._full_bounds = self._config.bounds()
+        config = self._config.replace(**changes)
+        self._configure(config, config.bounds())
         self.apply(1.0 if self._sizer is None else self._sizer.share)
+
+    def _configure(self, config: QuickCacheConfig, bounds: Bounds) -> None:
+        self._config, self._full_bounds = config, bounds
+        for part in list(self._namespaces.values()):
+            part._configure(config, bounds)
 
     def limits(self) -> tuple[int, int | None]:
         """The configured bounds: entries, and bytes if entries are weighed."""
@@ -667,13 +700,18 @@ class QuickCache:
             bounds = dataclasses.replace(bounds, max_bytes=max(1, int(bounds.max_bytes * share)))
         else:
             bounds = dataclasses.replace(bounds, max_size=max(1, int(bounds.max_size * share)))
-        self._bounds = bounds
-        self._bind()
+        self._bind_by(bounds)
         if self._shares_store:
             self._real_store.widen(bounds.max_size)
         else:
             self._real_store.set_capacity(bounds.max_size)
         self._real_store.shrink(bounds)
+
+    def _bind_by(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._bind()
+        for part in list(self._namespaces.values()):
+            part._bind_by(bounds)
 
     @property
     def sizer(self) -> AutoSizer | None:

@@ -29,6 +29,7 @@ class LoaderContext:
         "keeps_stale",
         "key",
         "max_age",
+        "sliding",
         "stale_ttl",
         "stores",
     )
@@ -49,6 +50,7 @@ class LoaderContext:
         self._found = found
         self._ttl = options.ttl
         self.stale_ttl = options.stale_ttl
+        self.sliding = options.sliding
         self.max_age = options.max_age
         self._tags = options.tags
         self._heard = heard
@@ -111,7 +113,8 @@ class LoaderContext:
     def not_modified(self) -> Any:
         """To be returned by the loader: the older value is still right, and its TTL begins anew.
 
-        Raises `RuntimeError` if there is no older value; ask `has_stale` before.
+        TTL and tags are those of the call, or what the loader has said before: what an earlier load said of
+        the older value isn't kept. Raises `RuntimeError` if there is no older value; ask `has_stale` before.
         """
         if self._found is None:
             raise RuntimeError(f"key {self.key!r}: there is no older value to keep; look at has_stale first")

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -139,6 +139,13 @@ class KeptFresh:
         """What is kept fresh; of a function, what it gave last."""
         return self._keys
 
+    def let_go(self, keys: Collection[str]) -> bool:
+        """Leave these to somebody else; whether nothing is left. What a function gives stays as it is."""
+        if self._find is not None:
+            return False
+        self._keys = tuple(key for key in self._keys if key not in keys)
+        return not self._keys
+
     def stop(self) -> None:
         """Let the values expire from now on. May be called twice."""
         self._keeper.drop(self)
@@ -259,6 +266,9 @@ class Keeper:
 
     def keep(self, kept: KeptFresh) -> None:
         with self._lock:
+            for other in self.all():
+                if other is not kept and other.let_go(kept.keys) and self._kept.get(other.name) is other:
+                    del self._kept[other.name]
             self._kept[kept.name] = kept
         maintenance.adopt(self)
         maintenance.wake(self, _INTERVAL)

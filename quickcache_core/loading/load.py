@@ -67,8 +67,8 @@ class Destination:
         return Life(
             ttl,
             context.stale_ttl,
-            options.sliding,
-            context.max_age if options.sliding else FOREVER,
+            context.sliding,
+            context.max_age if context.sliding else FOREVER,
             FOREVER if ahead is None or ttl == FOREVER else ttl * ahead,
             self.slots(tag_names("tags", context.tags), options),
             context.etag or (context.stale_etag if context.keeps_stale else None),

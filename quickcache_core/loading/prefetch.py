@@ -249,7 +249,10 @@ class Prefetcher:
         for hint in self._hints:
             try:
                 said = hint(key)
-                keys += (said,) if isinstance(said, str) else said or ()
+                hinted = (said,) if isinstance(said, str) else tuple(said or ())
+                for one in hinted:
+                    check_key(one)
+                keys += hinted
             except Exception as error:
                 if destination_of(self._cache).flights.should_report():
                     logger.warning("A hint for keys to be loaded ahead failed (%s)", type(error).__name__)

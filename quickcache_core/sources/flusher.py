@@ -77,7 +77,8 @@ class Flusher:
             elif not self._work():
                 time.sleep(min(left, _LOOK))
         self._since_look += len(values)
-        if self._is_idle or self._thread is None or self._since_look >= options.max_batch:
+        # One that is told to end, and hasn't yet, may not look again.
+        if self._is_idle or self._is_closed or self._thread is None or self._since_look >= options.max_batch:
             self.wake(options.max_delay)
 
     def look(self) -> None:
@@ -138,6 +139,10 @@ class Flusher:
                     self._thread = None
                     return None
                 self._is_idle = wait is None
+                if wait is None and queue.oldest_age() is not None:
+                    # Put in after the look, by somebody who saw that the thread wasn't idle.
+                    self._is_idle = False
+                    return 0.0, True
         except Exception as error:
             self._complain(error)
             return 1.0, True

@@ -32,9 +32,10 @@ class SourcedCache:
     """Reads through a cache from a source, and writes to both, see `QuickCache.with_source`.
 
     Keys are strings. A key that the source doesn't have is a `KeyNotFound`, or the default. All methods may
-    be called from any thread. The methods with an `a` in front never block the event loop: a source with
-    plain functions works in a thread meanwhile, one with coroutine functions (`AsyncSource`) is awaited, and
-    has these methods only.
+    be called from any thread. The methods with an `a` in front don't block the event loop while the source
+    works: one with plain functions does so in a thread, one with coroutine functions (`AsyncSource`) is
+    awaited, and has these methods only. The cache itself is asked in the loop, but by `aget`: in scope
+    `redis` the others have it wait for the server.
 
     Writes, by `writes`:
 
@@ -157,6 +158,8 @@ class SourcedCache:
             return value
         if self._missing_ttl is not None:
             context.ttl_sec = self._missing_ttl
+            # Else it would never end while somebody asks for it.
+            context.sliding = False
             context.keep_stale_for(0)
         else:
             context.dont_store()

@@ -99,7 +99,9 @@ class Store(ABC):
 
     @abstractmethod
     def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
-        """Insert or overwrite several; atomic per key."""
+        """Insert or overwrite several; atomic per key. Raises `ValueTooLarge` for one of those that are, when
+        all others are stored.
+        """
 
     @abstractmethod
     def put_with(self, key: str, value: Any, life: Life, bounds: Bounds, token: object = None) -> bool:

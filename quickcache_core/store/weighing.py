@@ -118,6 +118,7 @@ class WeighingPopulation(Population):
         """
         weight = self._weigh(key, value)
         if self.limit is not None and weight > self.limit:
+            self.loads.pop(key, None)
             entry = self.entries.get(key)
             if entry is not None:
                 if self.is_live(entry):

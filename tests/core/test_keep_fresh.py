@@ -570,3 +570,16 @@ def test_expiry_callback_without_a_reader() -> None:
         cache.set("k", 1, 0.01)
         assert told.wait(PATIENCE)
     assert events == [CacheEvent(EventKind.REMOVED, "k", RemovalCause.EXPIRED)]
+
+
+def test_list_of_keys_again(cache: QuickCache) -> None:
+    """The later loader has the keys that both name, and the earlier one what is left to it."""
+    old, new = Source(), Source()
+    first = keep(cache, ["a", "b"], old)
+    keep(cache, "b", new)
+    assert first.keys == ("a",)
+    second = keep(cache, ["a", "c"], new)
+    assert first.keys == ()
+    assert keeper_of(cache).all() == [*(one for one in keeper_of(cache).all() if one.keys == ("b",)), second]
+    first.stop()
+    assert len(keeper_of(cache).all()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import logging
@@ -739,3 +740,33 @@ def test_versions(make: Make) -> None:
     assert old.get_or_set("k", lambda: "old") == "old"
     assert new.get_or_set("k", lambda: "new") == "new"
     assert (old.get("k"), new.get("k")) == ("old", "new")
+
+
+@pytest.mark.parametrize("options", [{}, {"tags": ["t"]}], ids=["plain", "with tags"])
+@pytest.mark.parametrize("oversized", ["raise", "skip"])
+def test_writes_of_values_that_are_too_large(make: Make, oversized: str, options: dict[str, Any]) -> None:
+    """By option each of them is an error or passes. The value isn't stored, nor is an older one left; all the
+    others of many are stored.
+    """
+    cache = make(max_bytes=1_000_000, oversized=oversized)
+    large = "x" * 2_000_000
+    told: list[str] = []
+    cache.subscribe(lambda event: told.append(event.key), [EventKind.SET])
+    many = {"a": 1, "large": large, **{f"k{n}": n for n in range(100)}}
+
+    def write(call: Callable[[], object]) -> None:
+        with contextlib.nullcontext() if oversized == "skip" else pytest.raises(ValueTooLarge):
+            assert not call()
+
+    cache.set("large", "old")
+    write(lambda: cache.set("large", large, **options))
+    cache.set("updated", "old")
+    write(lambda: cache.update("updated", large))
+    write(lambda: cache.add("added", large, exist_ok=True))
+    write(lambda: cache.add("added", large))
+    cache.set("large", "old")
+    told.clear()
+    write(lambda: cache.set_many(many, **options))
+    assert sorted(cache.keys()) == sorted(many.keys() - {"large"})
+    assert cache.get_many(many) == {key: value for key, value in many.items() if key != "large"}
+    assert oversized == "raise" or sorted(told) == sorted(many.keys() - {"large"})

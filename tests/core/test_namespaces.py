@@ -433,3 +433,35 @@ def test_a_snapshot_from_before_a_clear(cache: QuickCache, tmp_path: Path) -> No
     users.set("b", 2)
     cache.load_from_disk(path)
     assert {key: users.get(key) for key in users} == {"a": 1}
+
+
+def test_resize_reaches_namespaces() -> None:
+    """Their writes go by the bounds of the cache: by new ones too, and by those of automatic sizing."""
+    cache = QuickCache(QuickCacheConfig(max_size=100, default_ttl=60))
+    outer = cache.namespace("outer")
+    inner = outer.namespace("inner")
+    cache.resize(max_size=10)
+    for n in range(50):
+        outer.set(f"{n}", n)
+        inner.set(f"{n}", n)
+        assert cache.size() <= 10
+    cache.resize(max_size=1000)
+    cache.set_many({f"{n}": n for n in range(900)})
+    before = cache.size()
+    inner.set("new", 1)
+    assert cache.size() == before + 1
+    assert outer.max_size == inner.max_size == inner.config.max_size == 1000
+    cache.apply(1 / 10)
+    inner.set("newer", 1)
+    assert cache.size() == inner.max_size == 100
+
+
+def test_resize_of_bytes_reaches_namespaces() -> None:
+    """As of entries."""
+    cache = QuickCache(QuickCacheConfig(max_bytes="1MB"))
+    part = cache.namespace("part")
+    cache.resize(max_bytes=100_000)
+    for n in range(50):
+        part.set(f"{n}", "x" * 10_000)
+        assert (cache.used_bytes or 0) <= 100_000
+    assert part.max_bytes == 100_000

@@ -424,3 +424,13 @@ def test_visits_that_nothing_follows() -> None:
     for _ in range(4):
         table.visit("a")
     assert table.after("a", 3, 0.5) == []
+
+
+def test_hint_that_gives_no_key(cache: QuickCache, source: Source, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged as one that fails; nothing is stored under what isn't a key."""
+    prefetcher = Prefetcher(cache, source, learn=False)
+    prefetcher.hint(lambda key: ["fine", 2])
+    assert prefetcher.get("1") == "1"
+    settle(prefetcher)
+    assert list(cache.keys()) == ["1"]
+    assert "InvalidKey" in caplog.text

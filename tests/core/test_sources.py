@@ -133,6 +133,17 @@ class TestReading:
         assert shelf(sourced).calls == [("load", "x")] * 2
         assert "x" not in sourced.cache
 
+    def test_no_such_row_does_not_slide(self, cache: QuickCache, clock: ManualClock) -> None:
+        """Else a row that somebody adds would never be seen while its key is asked for."""
+        source = Shelf()
+        sourced = SourcedCache(cache, source, missing_ttl=5, ttl_sec=100, sliding=True)
+        assert sourced.get("x", None) is None
+        source.rows["x"] = 1
+        for _ in range(2):
+            clock.advance(3)
+            found = sourced.get("x", None)
+        assert found == 1
+
     def test_no_such_row_is_remembered(self, cache: QuickCache, clock: ManualClock) -> None:
         """For `missing_ttl`, or until it is written."""
         source = Shelf()

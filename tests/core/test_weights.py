@@ -333,6 +333,18 @@ def test_a_value_that_is_too_large() -> None:
     assert len(store) == 0
 
 
+@pytest.mark.parametrize("life", [None, Life(5.0, 5.0, tags=(1,))], ids=["plain", "with a life"])
+def test_a_refused_value_overtakes_loads(life: Life | None) -> None:
+    """What was loaded before isn't stored after it: nothing was to be left under the key."""
+    store, _ = make()
+    store.put("a", "old", FOREVER, bounds(10))
+    token = store.begin_load("a")
+    with pytest.raises(ValueTooLarge):
+        store.replace("a", "x" * 11, 5.0, life)
+    assert not store.put_with("a", "from before", Life(5.0), bounds(10), token)
+    assert store.get("a", None) is None
+
+
 def test_put_many_stores_what_fits() -> None:
     """One that doesn't is told, after all others are stored."""
     store, _ = make()

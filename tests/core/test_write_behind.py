@@ -595,6 +595,25 @@ class TestThread:
         assert sourced.close(PATIENCE)
         assert versions(table) == {"a": 1}
 
+    def test_write_after_a_close_whose_time_was_up(self, make: MakeSourced, table: Path) -> None:
+        """The cache may be used on: what is written while the thread still stores the rest is stored, too."""
+        going, go_on = threading.Event(), threading.Event()
+
+        class Slow(Rows):
+            def store_many(self, values: Mapping[str, Any]) -> None:
+                going.set()
+                assert go_on.wait(PATIENCE)
+                super().store_many(values)
+
+        sourced = make(Slow(table))
+        sourced.set("a", 1)
+        assert going.wait(PATIENCE)
+        assert not sourced.close(0.05)
+        sourced.set("b", 2)
+        sourced.set("c", 3)
+        go_on.set()
+        until(lambda: versions(table) == {"a": 1, "b": 2, "c": 3})
+
     def test_reads_see_what_is_pending(self, make: MakeSourced, table: Path) -> None:
         """A value that was evicted before it reached the source is read from the queue, and so is a
         removal.

@@ -273,9 +273,17 @@ class RedisStore(Store):
 
     @_write(lambda self, keys, values, ttl: self._owe(keys))
     def _put_all(self, keys: list[str], values: Mapping[str, Any], ttl: float) -> int:
-        encoded = [self._encoded(key, values[key], ttl) for key in keys]
+        encoded = []
+        too_large = None
+        for key in keys:
+            try:
+                encoded.append(self._encoded(key, values[key], ttl))
+            except ValueTooLarge as error:
+                too_large = error
         self.table.put_many({tail: (record, px) for tail, record, px in encoded})
-        self.counters.sets += len(keys)
+        self.counters.sets += len(encoded)
+        if too_large is not None:
+            raise too_large
         return 0
 
     def _added(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:

@@ -273,16 +273,30 @@ class SharedStore(Store):
 
     def put_many(self, values: Mapping[str, Any], ttl: float, bounds: Bounds) -> None:
         items = iter(values.items())
+        too_large = None
         while batch := list(islice(items, _SLICE)):
-            self._put_batch(batch, ttl, bounds)
+            try:
+                self._put_batch(batch, ttl, bounds)
+            except ValueTooLarge as error:
+                too_large = error
+        if too_large is not None:
+            raise too_large
 
     @_write(lambda self, batch, ttl, bounds: self._owe(key for key, _ in batch))
     def _put_batch(self, batch: list[tuple[str, Any]], ttl: float, bounds: Bounds) -> None:
-        encoded = [(key, *self._encoded(key, value, ttl)) for key, value in batch]
+        encoded = []
+        too_large = None
+        for key, value in batch:
+            try:
+                encoded.append((key, *self._encoded(key, value, ttl)))
+            except ValueTooLarge as error:
+                too_large = error
         young = self._near.young
         label = self._table.put_many([(raw, slot, record) for _, raw, slot, record, *_ in encoded], bounds)
         for key, _, slot, record, stored, deadline in encoded:
             self._reading.wrote(young, key, stored, label, slot, deadline, record)
+        if too_large is not None:
+            raise too_large
 
     def _added(self, key: str, value: Any, ttl: float, bounds: Bounds, life: Life | None = None) -> bool:
         """As a cache does that is empty, and forgets at once."""
