@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from quickcache_core import NoStableForm
 from quickcache_core.http import Fragments, fragment_key, tags_in
 from quickcache_flask.conf import ttl_of
 from quickcache_flask.decorators import backend_of
+from quickcache_flask.jinja_body import frozen
 from quickcache_flask.surroundings import Surroundings
 
 _OPTIONS = ("tags", "stale", "using")
@@ -91,15 +93,16 @@ class QuickCacheExtension(Extension):
 
 
 def _rendering(caller: Callable[[], str]) -> Callable[[], str]:
-    """Renders here, or in a background thread, which has no request of its own."""
-    if not has_request_context():
-        return caller
-    surroundings, thread = Surroundings(request), threading.get_ident()
+    """Renders here, or in a background thread, which has no request of its own, and while the template goes
+    on with its variables.
+    """
+    surroundings = Surroundings(request) if has_request_context() else None
+    thread, behind = threading.get_ident(), frozen(caller)
 
     def render() -> str:
         if threading.get_ident() == thread:
             return caller()
-        with surroundings.entered():
-            return caller()
+        with surroundings.entered() if surroundings is not None else nullcontext():
+            return behind()
 
     return render

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,7 @@ def isolated_caches(app: Flask, tmp_path_factory: pytest.TempPathFactory) -> Ite
     decorators of `quickcache_core` on a `backend.engine` do, goes on with that.
     """
     from quickcache_core import QuickCache
+    from quickcache_flask.backend import relay
     from quickcache_flask.names import backends_of
 
     isolation = Isolation(tmp_path_factory.mktemp("quickcache"))
@@ -30,6 +32,7 @@ def isolated_caches(app: Flask, tmp_path_factory: pytest.TempPathFactory) -> Ite
         # Those without a location have a store of their own, each.
         place = isolation.place(config.location or f"memory://{number}", config.redis_prefix)
         backend.engine = QuickCache(config.replace(**place))
+        relay.add(backend.engine, (weakref.ref(app), weakref.ref(backend)))
     yield
     for backend, engine in zip(backends, before, strict=True):
         isolation.cleaner(backend.engine)()

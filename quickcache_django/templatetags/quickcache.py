@@ -21,6 +21,7 @@ from quickcache_core.http import Fragments, fragment_key, tags_in
 from quickcache_django.aliases import backend_of
 from quickcache_django.backend import QuickCache
 from quickcache_django.conf import NOT_KEPT, engine_ttl
+from quickcache_django.decorators import register_users
 
 register = Library()
 
@@ -64,7 +65,7 @@ class QuickCacheNode(Node):
         return mark_safe(text)  # noqa: S308 - it was when it was rendered
 
     def _rendering(self, context: Context) -> Callable[[], str]:
-        thread, copied = threading.get_ident(), copy(context)
+        thread, copied = threading.get_ident(), _frozen(context)
         language, zone = translation.get_language(), timezone.get_current_timezone()
 
         def render() -> str:
@@ -85,6 +86,22 @@ class QuickCacheNode(Node):
             ) from None
 
 
+def _frozen(context: Context) -> Context:
+    """As it is now: loops go on, and what they set is changed in place."""
+    copied = copy(context)
+    copied.dicts = [_with_own_loop(one) for one in context.dicts]
+    copied.render_context.dicts = [dict(one) for one in context.render_context.dicts]
+    return copied
+
+
+def _with_own_loop(variables: Mapping[str, Any]) -> dict[str, Any]:
+    copied = dict(variables)
+    for name in ("forloop", "parentloop"):
+        if isinstance(copied.get(name), dict):
+            copied[name] = _with_own_loop(copied[name])
+    return copied
+
+
 def _backend(alias: Any) -> QuickCache:
     """As with `{% cache %}`: without a name that of fragments, if there is one."""
     if alias is None:
@@ -102,6 +119,7 @@ def quickcache(parser: Parser, token: Token) -> QuickCacheNode:
     `{% quickcache timeout name value ... tags="a,b" stale=seconds using="alias" %} ... {% endquickcache %}`:
     the timeout in seconds (None: no end), a name, the values that the part depends on, and options.
     """
+    register_users()
     nodelist = parser.parse(("endquickcache",))
     parser.delete_first_token()
     words = token.split_contents()[1:]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -246,3 +248,54 @@ def test_cache_middleware() -> None:
 
     site = UpdateCacheMiddleware(FetchFromCacheMiddleware(view))
     assert [site(RequestFactory().get("/a")).content for _ in range(2)] == [b"1", b"1"]
+
+
+LOOP = """{% load quickcache %}{% for who in everybody %}{% quickcache 60 box who stale=600 %}\
+[{{ n }} {{ who }} {{ forloop.counter }}{% if forloop.last %} last{% endif %}\
+ {{ forloop.parentloop.counter }}]\
+{% endquickcache %}{% endfor %}"""
+
+
+def test_stale_in_a_loop(cache: QuickCache, clock: ManualClock) -> None:
+    """What is rendered behind the page has the variables of its own turn, though the loop goes on."""
+    held, number = threading.Event(), itertools.count(1)
+    held.set()
+
+    class Slow:
+        def __str__(self) -> str:
+            assert held.wait(10)
+            return str(next(number) > 3)
+
+    made = engines["django"].from_string(f"{{% for x in 'x' %}}{LOOP}{{% endfor %}}")
+
+    def render() -> str:
+        return made.render({"n": Slow(), "everybody": ["ann", "bob", "eve"]})
+
+    fresh = "[{0} ann 1 1][{0} bob 2 1][{0} eve 3 last 1]"
+    assert render() == fresh.format(False)
+    clock.advance(61)
+    held.clear()
+    assert render() == fresh.format(False)
+    held.set()
+    eventually(lambda: render() == fresh.format(True))
+
+
+def test_what_varies_without_decorators() -> None:
+    """Literals, users and text that is translated late, where nothing but the tag is used."""
+    code = """
+import sys
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "quickcache_django"],
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+    CACHES={"default": {"BACKEND": "quickcache_django.QuickCache"}})
+import django
+django.setup()
+from django.contrib.auth.models import AnonymousUser
+from django.template import engines
+from django.utils.translation import gettext_lazy
+made = engines["django"].from_string(
+    '{% load quickcache %}{% quickcache 60 side "left" user text %}x{% endquickcache %}')
+print(made.render({"user": AnonymousUser(), "text": gettext_lazy("text")}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("x\n", 0), done.stderr

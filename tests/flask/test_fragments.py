@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -153,3 +153,38 @@ def test_flask_caching_s_own_tag(app: Flask, cache: Cache) -> None:
         source = "{% cache 60, 'box' %}{{ n }} {{ request.path }}{% endcache %}"
         assert [render_template_string(source, n=n) for n in (1, 2)] == ["1 /", "1 /"]
         assert request.path == "/"
+
+
+def test_stale_in_a_loop(app: Flask, template: Any, clock: ManualClock) -> None:
+    """What is rendered behind the page has the variables of its own turn, though the loop goes on, and what
+    was set then.
+    """
+    held, number = threading.Event(), itertools.count(1)
+    held.set()
+
+    def n() -> bool:
+        assert held.wait(10)
+        return next(number) > 3
+
+    made = app.jinja_env.from_string(
+        "{% set after = 'before' %}{% for who in everybody() %}{% set mine = who.upper() %}"
+        "{% quickcache 60, 'box', who, stale=600 %}[{{ n() }} {{ who }} {{ mine }} {{ after }} "
+        "{{ loop.index }}{{ loop.cycle('a', 'b') }}{{ ' last' if loop.last }}{{ ' first' if loop.first }} "
+        "{{ loop.previtem }}]"
+        "{% endquickcache %}{% endfor %}{% set after = 'after' %}"
+    )
+
+    def everybody() -> Iterator[str]:
+        yield from ["ann", "bob", "eve"]
+
+    def render() -> str:
+        with app.test_request_context():
+            return made.render(n=n, everybody=everybody)
+
+    fresh = "[{0} ann ANN before 1a first ][{0} bob BOB before 2b ann][{0} eve EVE before 3a last bob]"
+    assert render() == fresh.format(False)
+    clock.advance(61)
+    held.clear()
+    assert render() == fresh.format(False)
+    held.set()
+    eventually(lambda: render() == fresh.format(True))
