@@ -142,6 +142,15 @@ def _isolated(isolated_caches):
     pass
 
 
+def test_signals(cache):
+    from quickcache_flask.signals import cache_set
+
+    told = []
+    with cache_set.connected_to(lambda sender, **more: told.append(more)):
+        cache.set("k", 1)
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("time", range(2))
 def test_views(client, time, cache):
     first = client.get("/visits").text
@@ -154,7 +163,7 @@ def test_views(client, time, cache):
     (tmp_path / "test_with.py").write_text(CASES + isolating)
     distributed = ("-n", str(processes)) if processes else ()
     with_it = run("-m", "pytest", *("-p", "no:django"), "-q", "-W", "error", "test_with.py", *distributed)
-    assert outcome(with_it.stdout) == {"passed": 14}
+    assert outcome(with_it.stdout) == {"passed": 15}
     without = run("-m", "pytest", *("-p", "no:django"), "-q", "test_without.py", *distributed, code=1)
     assert outcome(without.stdout)["failed"] >= 5
     assert not list(tmp_path.glob("**/quickcache0/*"))
