@@ -602,16 +602,27 @@ class QuickCache:
     def delete_prefix(self, prefix: str) -> int:
         """Remove all entries whose keys begin with `prefix`; how many live ones there were.
 
-        Looks at every entry, and removes a slice at a time: keys that come meanwhile may stay. Tags and
-        namespaces take constant time. Raises `ValueError` for an empty prefix, which would be `clear`.
+        Looks at every entry, and removes a slice at a time: keys that come meanwhile may stay. What is being
+        loaded under such a key isn't stored; in scope `shared`, whatever is being loaded. Tags and namespaces
+        take constant time. Raises `ValueError` for an empty prefix, which would be `clear`.
         """
         if prefix == "":
             raise ValueError("prefix='': every key begins with it; use clear()")
         keys = self.keys(prefix)
+        # First: what is stored by then is listed, and what is being loaded won't be stored.
+        self.overtake_loads(prefix)
         count = 0
         while batch := list(islice(keys, _SLICE)):
             count += self._store.remove_many(batch)
         return count
+
+    def overtake_loads(self, prefix: str) -> None:
+        """Let no value be stored that is being loaded under a key that begins so; it is handed out. For who
+        lists such keys next, to remove what is stored: `delete_prefix` does both.
+        """
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix={prefix!r}: give a string")
+        self._store.overtake_loads(prefix)
 
     # The whole cache
 
@@ -941,6 +952,7 @@ class QuickCache:
     aset_many = twin(set_many)
     adelete_many = twin(delete_many)
     adelete_prefix = twin(delete_prefix)
+    aovertake_loads = twin(overtake_loads)
     ainvalidate_tags = twin(invalidate_tags)
     asize = twin(size)
     avalid_size = twin(valid_size)

@@ -112,6 +112,8 @@ def delete_pattern(
     Tags and namespaces take constant time.
     """
     keys = cache.iter_keys(pattern, version=version)
+    # First, as the engine's `delete_prefix` does. Of all keys that begin as the pattern does.
+    cache._cache.overtake_loads(cache._before_keys(version) + KeyPattern(pattern).beginning)
     count = 0
     while batch := list(islice(keys, itersize or _SLICE)):
         if cache._is_own("delete"):

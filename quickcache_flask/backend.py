@@ -354,9 +354,11 @@ class QuickCache(BaseCache):
         return list(keys)
 
     def clear(self) -> bool:
-        """Remove all entries; with a key prefix only those that have it, which takes a look at every key."""
+        """Remove all entries; with a key prefix only those that have it, which takes a look at every key, and
+        leaves its namespaces alone.
+        """
         if self.key_prefix:
-            self.engine.delete_many(list(self.engine.keys(self.key_prefix)))
+            self.engine.delete_prefix(self.key_prefix)
         else:
             self.engine.clear()
         return True

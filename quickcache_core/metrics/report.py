@@ -47,7 +47,7 @@ class ReportedCache(Protocol):
 
     def ttl(self, key: str) -> float | None: ...
 
-    def delete_many(self, keys: Iterable[str]) -> int: ...
+    def delete_prefix(self, prefix: str) -> int: ...
 
     def size(self) -> int: ...
 
@@ -325,7 +325,7 @@ def _clear(cache: ReportedCache, prefix: str, tags: Sequence[str]) -> int:
         cache.invalidate_tags(*tags)
         return 0
     if prefix:
-        return cache.delete_many(list(cache.keys(prefix)))
+        return cache.delete_prefix(prefix)
     size = 0 if cache.generation_name else cache.size()
     cache.clear()
     return size

@@ -130,6 +130,12 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def overtake_loads(self, prefix: str) -> None:
+        """Let no value be stored whose load has begun, and whose key begins so: a removal by prefix comes
+        next, which finds only what is stored by then. A store may overtake loads of other keys as well.
+        """
+
+    @abstractmethod
     def try_lease(self, key: str) -> Callable[[], None] | None:
         """The right to load a key, among the processes that share the store; what gives it back, from any
         thread. None if another process has it. It ends with the process.

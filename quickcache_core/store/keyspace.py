@@ -206,6 +206,9 @@ class KeyspaceStore(Store):
         full = self._full(key)
         return _Token(full, self.root.begin_load(full))
 
+    def overtake_loads(self, prefix: str) -> None:
+        self.root.overtake_loads(self.prefix + prefix)
+
     def try_lease(self, key: str) -> Callable[[], None] | None:
         return self.root.try_lease(self._full(key))
 

@@ -47,6 +47,14 @@ def is_overtaken(loads: Loads, key: str, token: Token) -> bool:
     return known is None or known() is not token.watch
 
 
+def overtake(loads: Loads, prefix: str) -> None:
+    """Those of all keys that begin so."""
+    # A copy: whoever drops a token takes its key out, without a lock.
+    for key in list(loads):
+        if key.startswith(prefix):
+            loads.pop(key, None)
+
+
 def _forget(loads: Loads, key: str, dead: ref[Watch]) -> None:
     # Runs wherever the last token is dropped, and so takes no lock. Should another load of the key begin
     # between the two steps, it is taken for overtaken: a value too few is stored, never an outdated one.

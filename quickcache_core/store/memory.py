@@ -622,6 +622,15 @@ class MemoryStore(Store):
             return True
         return not self._tags.are_valid(tags, token.label)
 
+    def overtake_loads(self, prefix: str) -> None:
+        self._overtake(prefix)
+
+    # Within another write of this thread, at once and again after it, as `_invalidate`.
+    @exclusive(lambda self, prefix: loads.overtake(self._population.loads, prefix))
+    def _overtake(self, prefix: str) -> tuple[None, Any]:
+        loads.overtake(self._population.loads, prefix)
+        return None, None
+
     def try_lease(self, key: str) -> Callable[[], None]:
         return _nothing
 

@@ -63,6 +63,9 @@ class OffStore(Store):
     def is_overtaken(self, key: str, token: object, tags: tuple[int, ...] = ()) -> bool:
         return False
 
+    def overtake_loads(self, prefix: str) -> None:
+        self._covered.overtake_loads(prefix)
+
     def try_lease(self, key: str) -> Callable[[], None]:
         # Nobody is to wait for a value that nobody will store.
         return _nothing

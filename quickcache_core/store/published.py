@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -19,6 +19,16 @@ class HasKeys(Protocol):
     def remaining(self, key: str) -> tuple[Presence, float]: ...
 
 
+class HasPrefixes(Protocol):
+    def clear(self) -> int: ...
+
+    def keys(self, prefix: str) -> Iterator[str]: ...
+
+    def overtake_loads(self, prefix: str) -> None: ...
+
+    def remove_many(self, keys: Iterable[str]) -> int: ...
+
+
 def live_keys(store: HasKeys, prefix: str, limit: int | None) -> list[KeyOfStore]:
     """At most `limit` live keys that begin with `prefix`."""
     found = ((key, *store.remaining(key)) for key in store.keys(prefix))
@@ -28,6 +38,14 @@ def live_keys(store: HasKeys, prefix: str, limit: int | None) -> list[KeyOfStore
         if presence is Presence.LIVE
     )
     return list(islice(live, limit))
+
+
+def cleared(store: HasPrefixes, prefix: str) -> int:
+    """Remove the entries whose keys begin so, all if it is empty; how many there were."""
+    if not prefix:
+        return store.clear()
+    store.overtake_loads(prefix)
+    return store.remove_many(list(store.keys(prefix)))
 
 
 class MemorySource:
@@ -49,7 +67,7 @@ class MemorySource:
         store = self._store()
         if store is None:
             return 0
-        return store.remove_many(list(store.keys(prefix))) if prefix else store.clear()
+        return cleared(store, prefix)
 
     def next_generation(self, namespace: str) -> None:
         store = self._store()

@@ -60,6 +60,7 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "set_many": [({"a": 1, "b": 2},), ({"a": 1}, 5.0), ({5: 1},)],
     "delete_many": [(["there", "nothing"],)],
     "delete_prefix": [("num",), ("nothing",), ("",)],
+    "overtake_loads": [("num",), ("",), (5,)],
     "keys": [(), ("num",)],
     "size": [()],
     "valid_size": [()],

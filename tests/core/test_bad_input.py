@@ -389,6 +389,7 @@ def good_calls(
         "namespace": (cache.namespace, {"name": "users"}),
         "delete_many": (cache.delete_many, {"keys": ["k"]}),
         "delete_prefix": (cache.delete_prefix, {"prefix": "z"}),
+        "overtake_loads": (cache.overtake_loads, {"prefix": "z"}),
         "keys": (cache.keys, {"prefix": ""}),
         "resize": (cache.resize, {"max_size": 10, "max_bytes": None}),
         "save_to_disk": (cache.save_to_disk, {"filepath": folder / "s", "use_timestamp": False}),
@@ -507,6 +508,7 @@ ARGUMENTS: dict[str, dict[str, list[Row]]] = {
             (ValueError, [""], "prefix=.*: every key begins with it; use clear"),
         ]
     },
+    "overtake_loads": {"prefix": [(TypeError, [None, 5, b"user:", ["a"]], "prefix=.*: give a string")]},
     "keys": {"prefix": [(TypeError, [None, 5, b"user:", ["a"], ("a",)], "prefix=.*: give a string")]},
     "resize": {
         "max_size": [(ConfigError, [0, -1, 1.5, True, "5", HUGE, NAN], "max_size=.*: give an integer")],

@@ -405,6 +405,21 @@ class TestSeveralKeys:
         assert cache.namespace("user:").get("k") == 1
         assert cache.delete_prefix("user:") == 0
 
+    def test_delete_prefix_during_a_load(self, cache: QuickCache) -> None:
+        """What is being loaded under such a key is handed out, and isn't stored. In scope `memory`, loads of
+        other keys go on.
+        """
+        for part in (cache, cache.namespace("part")):
+
+            def load(part: QuickCache = part) -> str:
+                part.delete_prefix("user:")
+                return "old"
+
+            assert part.get_or_set("user:1", load) == "old"
+            assert "user:1" not in part
+            assert part.get_or_set("users", lambda part=part: part.delete_prefix("user:")) == 0
+            assert "users" in part
+
     def test_delete_prefix_while_others_write(self, cache: QuickCache) -> None:
         """Keys that come meanwhile do no harm, whether or not they are removed."""
         cache.set_many({f"user:{number}": number for number in range(600)})
@@ -733,7 +748,7 @@ TWINS = (
     *("get_many", "set_many", "delete_many", "keys", "size", "valid_size", "clear", "cleanup", "resize"),
     *("save_to_disk", "load_from_disk", "backup", "restore"),
     *("get_metrics_snapshot", "reset_metrics", "save_metrics_to_disk", "stop", "close", "publish"),
-    *("get_or_set", "refresh", "invalidate_tags", "warm", "delete_prefix"),
+    *("get_or_set", "refresh", "invalidate_tags", "warm", "delete_prefix", "overtake_loads"),
 )
 WITHOUT = frozenset(
     {

@@ -92,6 +92,24 @@ def test_clear_by_prefix(control: Control, workers: list[Worker]) -> None:
     assert [worker.call("keys") for worker in workers] == [["shared"], ["shared"]]
 
 
+@pytest.mark.parametrize("location", ["", "shared://"])
+def test_clear_by_prefix_during_a_load(tmp_path: Path, location: str) -> None:
+    """What a worker is computing under such a key is handed out, and isn't stored."""
+    cache = make(location=location and f"{location}{tmp_path / 'cache'}")
+    control = control_of(cache)
+
+    cache.set("page", 1)
+    cache.publish()
+
+    def load() -> str:
+        control.clear("user:")
+        return "old"
+
+    assert cache.get_or_set("user:1", load) == "old"
+    assert "user:1" not in cache
+    cache.stop()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["", "2"])
 def test_namespace_is_cleared_everywhere(version: str) -> None:

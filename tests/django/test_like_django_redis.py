@@ -166,6 +166,16 @@ class TestKeys:
         assert cache.keys("*") == ["page"]
         assert cache.delete_pattern("*", version=2) == 1
 
+    def test_delete_pattern_during_a_load(self, cache: QuickCache) -> None:
+        """What is being computed under a key that matches is handed out, and isn't stored."""
+
+        def load() -> str:
+            cache.delete_pattern("user:?:name")
+            return "old"
+
+        assert cache.get_or_set("user:1:name", load) == "old"
+        assert "user:1:name" not in cache
+
     def test_delete_pattern_of_a_subclass(self, make_cache: MakeCache) -> None:
         """Where `delete` was overridden, it goes through it."""
 

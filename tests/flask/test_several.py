@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from flask_caching import Cache
 from quickcache_core import ConfigError
 from quickcache_flask import QuickCache
 
+PATIENCE = 30.0
 TYPE = {"CACHE_TYPE": "quickcache_flask.QuickCache"}
 
 
@@ -102,6 +106,53 @@ def test_clear_leaves_what_belongs_to_others(make_backend: Any) -> None:
     assert [backend.has("key") for backend in (one, two, all_of_it)] == [False, True, True]
     assert all_of_it.clear() is True
     assert all_of_it.engine.size() == 0
+
+
+@pytest.mark.parametrize("scope", ["", "memory://", "shared://"])
+def test_clear_during_a_load(tmp_path: Path, scope: str) -> None:
+    """What a function computes while its app's cache is cleared is handed out, and isn't stored: it may be
+    from before.
+    """
+    location = scope and f"{scope}{tmp_path / 'cache' if scope == 'shared://' else 'clear_during_a_load'}"
+    app = Flask("app")
+    app.config.update(TYPE, CACHE_OPTIONS={"location": location}, SECRET_KEY="k" * 32)
+    cache = Cache(app)
+    source = ["old"]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def load() -> str:
+        value = source[0]
+        if value == "old":
+            begun.set()
+            assert go_on.wait(PATIENCE)
+        return value
+
+    def price() -> Any:
+        with app.app_context():
+            return cache.cache.get_or_set("price", load, 600)
+
+    with ThreadPoolExecutor(1) as pool, app.app_context():
+        try:
+            earlier = pool.submit(price)
+            assert begun.wait(PATIENCE)
+            source[0] = "new"
+            cache.clear()
+        finally:
+            go_on.set()
+        assert earlier.result(PATIENCE) == "old"
+        assert not list(backend_of(app, cache).engine.keys())
+        assert price() == "new"
+
+
+def test_clear_with_a_prefix_leaves_namespaces(make_backend: Any) -> None:
+    """They are cleared by themselves: nobody knows all that were made."""
+    backend = make_backend(CACHE_OPTIONS={"location": "leaves_namespaces"})
+    drafts = backend.namespace("drafts")
+    drafts.set("key", 1)
+    backend.clear()
+    assert drafts.get("key") == 1
+    drafts.clear()
+    assert drafts.get("key") is None
 
 
 @pytest.mark.parametrize("location", ["", "memory://"])

@@ -80,6 +80,12 @@ class Loads:
             return True
         return any(number is not None and number > born for number in numbers)
 
+    def overtake(self, prefix: str) -> None:
+        """Let no value be stored whose load has begun, and whose key begins so. Raises `StoreUnavailable`."""
+        # A load's mark is there from before the scan until its end, so none is missed.
+        for tails in self._table.scan(tail_of(prefix)):
+            self._table.mark_anew(tails)
+
     def put(self, key: str, token: Token, record: bytes, px: int | None, tags: tuple[int, ...]) -> bool:
         """Store what was loaded, unless it may be outdated. Raises `StoreUnavailable`."""
         if token.load is None or self._debts.mark(key) != token.debt:

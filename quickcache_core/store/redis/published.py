@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Sequence
 
 from quickcache_core.metrics.figures import KeyOfStore, StoreFigures
-from quickcache_core.store.published import live_keys
+from quickcache_core.store.published import cleared, live_keys
 from quickcache_core.store.redis.store import RedisStore
 
 
@@ -44,7 +44,7 @@ class RedisSource:
         store = self._store()
         if store is None:
             return 0
-        return store.remove_many(store.keys(prefix)) if prefix else store.clear()
+        return cleared(store, prefix)
 
     def next_generation(self, namespace: str) -> None:
         store = self._store()

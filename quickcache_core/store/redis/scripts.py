@@ -153,6 +153,17 @@ return v:sub(2, 9)
 )
 """Have the name there until the load ends: the nonce of what is there."""
 
+MARK: Final = Script(
+    """
+-- nonce
+local v = redis.call('GETRANGE', KEYS[1], 0, 20)
+if #v < 21 or v:byte(1) ~= 1 then return 0 end
+redis.call('SETRANGE', KEYS[1], 1, ARGV[1])
+return 1
+"""
+)
+"""Give what is there another nonce, and leave it as it is: loads that began before are overtaken."""
+
 WITHER: Final = Script(
     _JUDGE
     + """

@@ -399,6 +399,19 @@ class RedisStore(Store):
     def is_overtaken(self, key: str, token: object, tags: tuple[int, ...] = ()) -> bool:
         return self._loads.is_overtaken(key, _token(token), tags)
 
+    def overtake_loads(self, prefix: str) -> None:
+        """Looks at all names of the database, and sends a command for each key that begins so."""
+        self._overtake(prefix=prefix)
+
+    # A keyword, for it is no key that debts are looked up by.
+    @_write(lambda self, *, prefix: self._cannot_overtake())
+    def _overtake(self, *, prefix: str) -> None:
+        self._loads.overtake(prefix)
+
+    def _cannot_overtake(self) -> None:
+        # Nor can the entries be listed that are to be removed, so all of them leave.
+        self._owe(None)
+
     def try_lease(self, key: str) -> Callable[[], None] | None:
         check_key(key)
         try:

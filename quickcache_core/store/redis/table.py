@@ -13,6 +13,7 @@ from quickcache_core.store.redis.known import Known, Near
 from quickcache_core.store.redis.names import Names, escaped, slot_of
 from quickcache_core.store.redis.scripts import (
     BEGIN_LOAD,
+    MARK,
     PATCH,
     POP,
     PUT_NONCE,
@@ -261,6 +262,10 @@ class Table:
         command = (b"GETRANGE", load.name, form.NONCE_AT, form.START - 1)
         nonce, found = self.client.call_many((command, (b"GET", self.names.generation)))
         return not self.known.is_present(load.generation, found) or nonce != load.nonce
+
+    def mark_anew(self, tails: Sequence[bytes]) -> None:
+        """Let what is there look to loads as if somebody had just stored it."""
+        self.on_many(tails, lambda name: MARK.on(name, self.nonces.new()), writes=True)
 
     def put_load(self, load: Load, record: bytes, px: int | None) -> bool:
         """Store what was loaded, unless anybody stored or removed something since."""

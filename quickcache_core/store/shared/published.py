@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from quickcache_core.errors import StoreUnavailable
 from quickcache_core.metrics.figures import KeyOfStore, StoreFigures
-from quickcache_core.store.published import live_keys
+from quickcache_core.store.published import cleared, live_keys
 from quickcache_core.store.shared.table import SharedTable
 
 _SIZE_AGE = 1.0
@@ -45,8 +45,7 @@ class SharedSource:
         )
 
     def clear(self, prefix: str) -> int:
-        reader = self._table.readers[0]
-        return reader.remove_many(reader.keys(prefix)) if prefix else reader.clear()
+        return cleared(self._table.readers[0], prefix)
 
     def next_generation(self, namespace: str) -> None:
         self._table.readers[0].next_generation(namespace)

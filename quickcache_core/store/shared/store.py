@@ -415,6 +415,17 @@ class SharedStore(Store):
             or any(stamps[FIRST_TAG + tag] > label for tag in tags)
         )
 
+    @_write(lambda self, prefix: self._cannot_overtake(), must=True)
+    def overtake_loads(self, prefix: str) -> None:
+        """Loads of all keys: which are under way isn't written anywhere. Each process looks into the files
+        once more for each key that it has near.
+        """
+        self._table.overtake_loads()
+
+    def _cannot_overtake(self) -> None:
+        # Nor can the entries be listed that are to be removed, so all of them leave.
+        self._owe(None)
+
     def try_lease(self, key: str) -> Callable[[], None] | None:
         check_key(key)
         try:

@@ -48,6 +48,8 @@ class Reader(Protocol):
 
     def remove_many(self, keys: Iterable[str]) -> int: ...
 
+    def overtake_loads(self, prefix: str) -> None: ...
+
     def next_generation(self, namespace: str) -> int: ...
 
     def invalidate_tags(self, slots: Iterable[int]) -> None: ...
@@ -303,6 +305,15 @@ class SharedTable:
         if stored:
             self.counters.sets += 1
         return stored, label
+
+    def overtake_loads(self) -> None:
+        """Let no value be stored whose load has begun."""
+
+        def action(txn: Any, slots: list[int]) -> tuple[None, bool]:
+            count_up(txn)
+            return None, True
+
+        self._write(action, [WHOLE], 0, [])
 
     # Writing several
 

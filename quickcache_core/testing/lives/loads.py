@@ -101,6 +101,54 @@ class LoadContract(Kinds):
             del overtaken
             assert store.put_with("a", 1, STALE, WIDE, token) is True, name
 
+    def test_loads_overtaken_by_prefix(self) -> None:
+        """Before a removal by prefix, whatever is there or isn't: nothing that is being loaded under such a
+        key is stored. What is there stays, and what begins afterwards is stored.
+        """
+        for name, life in {"nothing": None, **LIVES}.items():
+            for age in (0.0, FRESH_ENDS):
+                store, clock = self.make()
+                if life is not None:
+                    store.put_with("a:1", "there", life, WIDE)
+                clock.advance(age)
+                token, shorter = store.begin_load("a:1"), store.begin_load("a:")
+                before = store.get("a:1", ABSENT), store.remaining("a:1"), store.look("a:1") is None
+                store.overtake_loads("a:")
+                assert store.is_overtaken("a:1", token), name
+                assert store.put_with("a:1", "old", STALE, WIDE, token) is False, name
+                assert store.put_with("a:", "old", STALE, WIDE, shorter) is False, name
+                after = store.get("a:1", ABSENT), store.remaining("a:1"), store.look("a:1") is None
+                assert after == before, name
+                token = store.begin_load("a:1")
+                assert not store.is_overtaken("a:1", token), name
+                assert store.put_with("a:1", "new", STALE, WIDE, token) is True, name
+                assert store.get("a:1") == "new"
+
+    def test_no_value_is_stored_that_a_removal_by_prefix_overtook(self) -> None:
+        """Whatever the threads' order: what was computed before the removal isn't there after it."""
+        store, _ = self.make()
+        source = [0]
+        changing = [True]
+
+        def change() -> None:
+            try:
+                for n in range(1, 100):
+                    source[0] = n
+                    store.overtake_loads("a")
+                    store.remove_many(list(store.keys("a")))
+                    seen = store.get("a1", None)
+                    assert seen is None or seen >= n, f"{seen} came back after {n} was announced"
+            finally:
+                changing.clear()
+
+        def load() -> None:
+            while changing:
+                token = store.begin_load("a1")
+                store.put_with("a1", source[0], STALE, WIDE, token)
+
+        roles = iter([change, load, load])
+        in_threads(3, lambda: next(roles)())
+
     def test_tokens_that_are_dropped(self) -> None:
         """They hold up nobody."""
         store, _ = self.make()
