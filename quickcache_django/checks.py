@@ -24,6 +24,7 @@ from quickcache_core.free_memory import memory_limit
 from quickcache_core.location import check_directory, exposed_by, read_location, room_for
 from quickcache_core.moving import IN_MEMORY, meant_elsewhere
 from quickcache_core.scopes import DEFAULT_BYTES
+from quickcache_core.serializer.signing import is_too_short, said_of_short
 from quickcache_core.sizes import bytes_of, in_words
 from quickcache_django.backend import QuickCache
 from quickcache_django.conf import (
@@ -42,6 +43,7 @@ UNSIGNED: Final = "quickcache.W004"
 TOO_LARGE: Final = "quickcache.W005"
 WEAK_KEY: Final = "quickcache.W006"
 NO_NAME: Final = "quickcache.W007"
+SHORT_KEY: Final = "quickcache.W008"
 
 _SESSION_ENGINES = ("django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db")
 _WHERE_WORKERS_SHARE = 'Give it a LOCATION that all workers share, such as "shared:///srv/shop/cache"'
@@ -66,6 +68,7 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 *_unsigned(alias, reader),
                 *_too_large(alias, reader),
                 *_no_name(alias, reader),
+                *_short_secret(alias, reader),
             ]
     return found
 
@@ -242,11 +245,33 @@ def _counts_in(throttle: Any) -> object:
     return getattr(getattr(found, "cache", None), "_alias", None)
 
 
+def _short_secret(alias: str, reader: Reader) -> Iterator[CheckMessage]:
+    for doubt in doubts_of_secrets(reader):
+        yield _warning(
+            SHORT_KEY,
+            alias,
+            f"{doubt}.",
+            "Make a long random one with django.core.management.utils.get_random_secret_key, or use "
+            'SERIALIZER "json". A former one may stay while something else needs it.',
+        )
+
+
+def doubts_of_secrets(reader: Reader) -> Iterator[str]:
+    """Of the project's secret keys, where the alias signs with them."""
+    if _signs_with_ours(reader):
+        yield from said_of_short(_secrets())
+
+
+def _signs_with_ours(reader: Reader) -> bool:
+    return reader.value("secret") is None and _pickles(reader) and not _is_of_one_worker(reader)
+
+
 def _weak_secret(alias: str, reader: Reader) -> Iterator[CheckMessage]:
-    if reader.value("secret") is not None or not _pickles(reader) or _is_of_one_worker(reader):
+    if not _signs_with_ours(reader):
         return
-    for name, secret in _secrets():
-        if (
+    for name, given in _secrets():
+        secret = str(given)
+        if not is_too_short(given) and (
             secret.startswith(SECRET_KEY_INSECURE_PREFIX)
             or len(secret) < SECRET_KEY_MIN_LENGTH
             or len(set(secret)) < SECRET_KEY_MIN_UNIQUE_CHARACTERS
@@ -261,13 +286,13 @@ def _weak_secret(alias: str, reader: Reader) -> Iterator[CheckMessage]:
             )
 
 
-def _secrets() -> Iterator[tuple[str, str]]:
+def _secrets() -> Iterator[tuple[str, object]]:
     try:
-        yield "SECRET_KEY", str(settings.SECRET_KEY)
+        yield "SECRET_KEY", settings.SECRET_KEY
     except ImproperlyConfigured:
         return  # Django says that itself
     for number, secret in enumerate(settings.SECRET_KEY_FALLBACKS):
-        yield f"SECRET_KEY_FALLBACKS[{number}]", str(secret)
+        yield f"SECRET_KEY_FALLBACKS[{number}]", secret
 
 
 def _is_of_one_worker(reader: Reader) -> bool:

@@ -19,6 +19,7 @@ from django.utils.safestring import SafeString
 from quickcache_core import FIELDS, NEVER, ConfigError, QuickCache, QuickCacheConfig, nearest_option
 from quickcache_core.errors import Hidden
 from quickcache_core.relay import Relay
+from quickcache_core.serializer.signing import is_too_short, without_short
 
 CORE_OPTIONS: Final = {name.upper(): name for name in FIELDS if name != "location"}
 """Field of the core by its name in `OPTIONS`."""
@@ -410,14 +411,16 @@ _FROM_DJANGO: Final[Mapping[str, Callable[[str, Any], Any]]] = {
 
 
 def _secret_key() -> str | None:
+    """None for what can't sign; what needs no signature works without."""
     try:
-        return django_settings.SECRET_KEY or None
-    except ImproperlyConfigured:  # an empty SECRET_KEY; what needs no signature works without
+        secret: str = django_settings.SECRET_KEY
+    except ImproperlyConfigured:  # it is empty
         return None
+    return None if is_too_short(secret) else secret
 
 
-def _secret_key_fallbacks() -> list[str]:
-    return list(django_settings.SECRET_KEY_FALLBACKS)
+def _secret_key_fallbacks() -> list[str | bytes]:
+    return without_short(django_settings.SECRET_KEY_FALLBACKS, "SECRET_KEY_FALLBACKS")
 
 
 def engine_ttl(timeout: Any) -> Any:

@@ -70,13 +70,17 @@ def lock(
     sleep: float = 0.1,
     blocking: bool = True,
     blocking_timeout: Any = None,
+    thread_local: bool = True,
 ) -> Lock:
     """A lock among all who use the `LOCATION`; see `quickcache_core.Lock`.
 
     `timeout`: seconds after which it ends by itself; None for never. `blocking_timeout`: how long a block
     waits for others before it raises `LockTimeout`; None for ever. It looks again as often as it sees
-    fit, whatever `sleep` says.
+    fit, whatever `sleep` says. `thread_local`: True, since each thread and task has its own token; raises
+    `TypeError` for False.
     """
+    if not thread_local:
+        raise TypeError("thread_local=False: each thread has a token of its own here; hand it on instead")
     return cache.engine.lock(
         cache._key(key, version),
         lease=NEVER if timeout is None else timeout,

@@ -358,13 +358,31 @@ def _listen(model: AnyModel) -> None:
         return
     post_save.connect(_row_changed, sender=model, dispatch_uid="quickcache_django")
     post_delete.connect(_row_changed, sender=model, dispatch_uid="quickcache_django")
-    for field in meta.local_concrete_fields:
+    # Those of its parents too: they may not be watched.
+    for field in meta.concrete_fields:
         if field.remote_field is not None and field.remote_field.on_delete not in _TOLD:
-            lazy_related_operation(_listen_to_deletes, model, field.remote_field.model)
+            # The field's own model, for which a name without an application was meant.
+            lazy_related_operation(_refers, field.model, field.remote_field.model, watched=model)
+
+
+_referring: dict[AnyModel, list[AnyModel]] = {}
+"""By model: those whose rows are changed in silence when one of its rows is deleted."""
+
+
+def _refers(_: AnyModel, related: AnyModel, watched: AnyModel) -> None:
+    """Rows of `watched` are changed when a related one is deleted, with SET_NULL for example."""
+    concrete: AnyModel = related._meta.concrete_model or related
+    referring = _referring.setdefault(concrete, [])
+    if watched not in referring:
+        referring.append(watched)
+    _listen_to_deletes(watched, concrete)
 
 
 def _listen_to_deletes(model: AnyModel, related: AnyModel) -> None:
-    """Rows of the model are changed in silence when a related one is deleted, with SET_NULL for example."""
+    """Of a related model and its proxies: the sender of a delete is the class of the instance."""
+    for derived in related.__subclasses__():
+        if derived._meta.proxy:
+            _listen_to_deletes(model, derived)
 
     def related_deleted(using: str, **_: Any) -> None:
         changed(model, using=using)
@@ -380,6 +398,9 @@ def _listen_to_deletes(model: AnyModel, related: AnyModel) -> None:
 def _class_prepared(sender: AnyModel, **_: Any) -> None:
     if any(base in _watched for base in sender.__mro__):
         _listen(sender)
+    if sender._meta.proxy:
+        for model in _referring.get(sender._meta.concrete_model or sender, ()):
+            _listen_to_deletes(model, sender)
 
 
 def _row_changed(instance: models.Model, using: str, **_: Any) -> None:

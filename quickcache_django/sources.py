@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, ValidationError
@@ -10,6 +10,7 @@ from django.db import close_old_connections, connections, models, router, transa
 
 from quickcache_core import MISSING, ConfigError
 from quickcache_core.sources import BaseSource
+from quickcache_core.sources.rows import found
 
 
 class ModelSource(BaseSource):
@@ -56,24 +57,25 @@ class ModelSource(BaseSource):
         return self.load_many((key,)).get(key, MISSING)
 
     def load_many(self, keys: Sequence[str]) -> Mapping[str, Any]:
-        by_row_key: dict[Any, str] = {}
+        by_row_key: dict[Any, list[str]] = {}
         for key in keys:
             try:
-                by_row_key[self._key.to_python(key)] = key
+                by_row_key.setdefault(self._key.to_python(key), []).append(key)
             except (ValidationError, ValueError):
                 pass
         if not by_row_key:
             return {}
+        return {
+            key: dict(zip(self._fields, row[1:], strict=True)) for key, row in found(by_row_key, self._found)
+        }
+
+    def _found(self, row_keys: list[Any]) -> Iterator[Sequence[Any]]:
         using = self._using or router.db_for_read(self._model)
-        most = connections[using].features.max_query_params or len(by_row_key)
-        row_keys = list(by_row_key)
-        found = {}
+        most = connections[using].features.max_query_params or len(row_keys)
         for start in range(0, len(row_keys), most):
             some = row_keys[start : start + most]
             rows = self._model._base_manager.using(using).filter(**{f"{self._key.attname}__in": some})
-            for row_key, *cells in rows.values_list(self._key.attname, *self._fields):
-                found[by_row_key[row_key]] = dict(zip(self._fields, cells, strict=True))
-        return found
+            yield from rows.values_list(self._key.attname, *self._fields)
 
     def store(self, key: str, value: Any) -> None:
         self.store_many({key: value})

@@ -43,6 +43,7 @@ from quickcache_flask.command import (
     say,
     the_chosen,
 )
+from quickcache_flask.conf import doubts_of_secrets
 from quickcache_flask.names import location_of
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ def check(as_json: bool, names: tuple[str, ...]) -> None:
     """
     report: CheckReport = {
         "aliases": [
-            check_alias(name, backend.engine, _sources(backend), _same, backend.doubts)
+            check_alias(name, backend.engine, _sources(backend), _same, _doubts(backend))
             for name, backend in chosen(current_app, names).items()
         ]
     }
@@ -297,6 +298,14 @@ def check(as_json: bool, names: tuple[str, ...]) -> None:
         say(check_lines(report))
     if count := problems(report):
         raise click.ClickException(f"{count} problem{'' if count == 1 else 's'} found.")
+
+
+def _doubts(backend: QuickCache) -> tuple[str, ...]:
+    config = backend.engine.config
+    signs = config.serializer == "pickle" and not backend._serializes and "secret" not in backend.given_as
+    if not signs or read_location(location_of(backend)).scope == "memory":
+        return backend.doubts
+    return (*backend.doubts, *doubts_of_secrets(current_app))
 
 
 def _sources(backend: QuickCache) -> dict[str, str]:

@@ -14,6 +14,7 @@ from flask import Flask
 
 from quickcache_core import FIELDS, NEVER, TTL, ConfigError, SerializationError, nearest_option
 from quickcache_core.moving import IN_MEMORY, WITHOUT_EFFECT, former_option, meant_elsewhere
+from quickcache_core.serializer.signing import is_too_short, said_of_short, without_short
 
 PREFIX = "CACHE_QUICKCACHE_"
 DEFAULT_THRESHOLD = 500
@@ -99,11 +100,29 @@ def unpicklable(error: SerializationError) -> PicklingError:
 
 
 def secrets_of(app: Flask) -> dict[str, Any]:
-    """The app's secret keys, for looking up when one is needed: apps often set them after `init_app`."""
+    """The app's secret keys, for looking up when one is needed: apps often set them after `init_app`.
+
+    Those that are too short to sign with count as not given: they are good enough for Flask.
+    """
     return {
-        "secret": lambda: app.secret_key,
-        "secret_fallbacks": lambda: app.config.get("SECRET_KEY_FALLBACKS") or (),
+        "secret": lambda: None if is_too_short(app.secret_key) else app.secret_key,
+        "secret_fallbacks": lambda: without_short(
+            app.config.get("SECRET_KEY_FALLBACKS") or (), "SECRET_KEY_FALLBACKS"
+        ),
     }
+
+
+def doubts_of_secrets(app: Flask) -> Iterator[str]:
+    """Of the app's secret keys, where the cache signs with them. Not for when the app is set up: the keys may
+    come later.
+    """
+    former = app.config.get("SECRET_KEY_FALLBACKS") or ()
+    yield from said_of_short(
+        (
+            ("app.secret_key", app.secret_key),
+            *((f"SECRET_KEY_FALLBACKS[{number}]", each) for number, each in enumerate(former)),
+        )
+    )
 
 
 def in_memory(location: Any) -> bool:

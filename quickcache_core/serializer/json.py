@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final, NoReturn
 
 from quickcache_core.errors import SerializationError
 from quickcache_core.registry.decorators import register_serializer
@@ -11,14 +12,18 @@ from quickcache_core.serializer.base import BaseSerializer
 from quickcache_core.serializer.plain import PlainCheck
 
 _check = PlainCheck("json", leaves=(str, int, float, bool, type(None)), keys=(str,))
+_AS_ONE: Final = re.compile(r"\\ud[89ab]..\\ud[c-f]")
+"""As JSON writes a character beyond U+FFFF, and two lone surrogates alike."""
+_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 @register_serializer("json")
 class JsonSerializer(BaseSerializer):
     """JSON, without its silent conversions.
 
-    A tuple, a set, a dict key that is no string, NaN or an infinity raise `SerializationError` instead of
-    coming back as something else. `indent` (spaces) spreads the text over lines; about ten times slower.
+    A tuple, a set, a dict key that is no string, NaN or an infinity, two surrogates that JSON would read as
+    one character, raise `SerializationError` instead of coming back as something else. `indent` (spaces)
+    spreads the text over lines; about ten times slower.
     """
 
     extension = "json"
@@ -48,6 +53,10 @@ def _encoder(indent: int | None) -> Any:
     ).encode
 
 
+_encode_as_is: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+"""With every character for itself: what belongs to different strings has quotes in between."""
+
+
 def _serialize(data: Any, encode: Any) -> str:
     try:
         _check(data)
@@ -64,4 +73,17 @@ def _serialize(data: Any, encode: Any) -> str:
             "leave out NaN and infinities, or use serializer='pickle'",
             serializer="json",
         ) from error
+    # From the cheapest look to the dearest; nearly all text is done with the first two.
+    is_ascii = data.__class__ is str and data.isascii()
+    may_have_pairs = not is_ascii and "\\" in text and "\\ud" in text and _AS_ONE.search(text)
+    if may_have_pairs and _PAIR.search(_encode_as_is(data)):
+        _refuse_pairs()
     return text
+
+
+def _refuse_pairs() -> NoReturn:
+    raise SerializationError(
+        "JSON would give two surrogates that follow each other back as one character; "
+        "decode the text they come from as UTF-16, or use serializer='pickle'",
+        serializer="json",
+    )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 from quickcache_core.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 # Below this, guessing is cheaper than stealing.
 MIN_SECRET_BYTES = 16
@@ -82,6 +85,44 @@ class Secrets:
             signer = Signer(secret, fallbacks, purpose=self._purpose)
             self._last = secret, fallbacks, signer
         return signer
+
+
+def is_too_short(secret: object) -> bool:
+    """To sign with. False for what is no str or bytes, which is wrong in another way."""
+    if isinstance(secret, str):
+        secret = secret.encode(errors="surrogatepass")
+    return isinstance(secret, bytes) and len(secret) < MIN_SECRET_BYTES
+
+
+_told: set[str] = set()
+"""Settings with a secret that is left out. Once is enough for a process: they are read at each use."""
+
+
+def without_short(secrets: Iterable[str | bytes], setting: str) -> list[str | bytes]:
+    """Former secrets from a setting of a framework, which also signs with shorter ones than we do.
+
+    A short one has signed nothing here, so nothing is lost without it: it is left out, with one warning.
+    """
+    secrets = list(secrets)
+    enough = [secret for secret in secrets if not is_too_short(secret)]
+    if len(enough) < len(secrets) and setting not in _told:
+        _told.add(setting)
+        logger.warning(
+            "%d of %d in %s are shorter than %d bytes and left out: they can't have signed what is cached",
+            len(secrets) - len(enough),
+            len(secrets),
+            setting,
+            MIN_SECRET_BYTES,
+        )
+    return enough
+
+
+def said_of_short(named: Iterable[tuple[str, object]]) -> Iterator[str]:
+    """Of settings of a framework with a secret that is too short, the main one first."""
+    for number, (setting, secret) in enumerate(named):
+        if is_too_short(secret):
+            outcome = "it is left out" if number else "what has to be signed can't be stored"
+            yield f"{setting} is shorter than {MIN_SECRET_BYTES} bytes and signs no pickles: {outcome}"
 
 
 def _derive(field: str, secret: object, purpose: str) -> bytes:

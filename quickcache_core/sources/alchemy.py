@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from quickcache_core.entry import MISSING
 from quickcache_core.errors import ConfigError
 from quickcache_core.sources.base import BaseSource
-from quickcache_core.sources.rows import Rows
+from quickcache_core.sources.rows import Rows, found
 
 _MANY: Final = 500
 """Keys in one statement; every database takes as many parameters."""
@@ -59,15 +60,14 @@ class SQLAlchemySource(BaseSource):
 
     def load_many(self, keys: Sequence[str]) -> Mapping[str, Any]:
         by_row_key = self._rows.keys(keys)
-        row_keys = list(by_row_key)
-        select = self._sql.select(self._key, *(self._table.c[column] for column in self._rows.columns))
-        found = {}
         with self._engine.begin() as connection:
-            for start in range(0, len(row_keys), _MANY):
-                some = row_keys[start : start + _MANY]
-                for row in connection.execute(select.where(self._key.in_(some))):
-                    found[by_row_key[row[0]]] = self._rows.value(row[1:])
-        return found
+            rows = list(found(by_row_key, partial(self._found, connection)))
+        return {key: self._rows.value(row[1:]) for key, row in rows}
+
+    def _found(self, connection: Any, keys: list[Any]) -> Iterator[Sequence[Any]]:
+        select = self._sql.select(self._key, *(self._table.c[column] for column in self._rows.columns))
+        for start in range(0, len(keys), _MANY):
+            yield from connection.execute(select.where(self._key.in_(keys[start : start + _MANY])))
 
     def store(self, key: str, value: Any) -> None:
         self.store_many({key: value})

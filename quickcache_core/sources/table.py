@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from quickcache_core import checks
 from quickcache_core.entry import MISSING
 from quickcache_core.errors import ConfigError
 from quickcache_core.sources.base import BaseSource
-from quickcache_core.sources.rows import Rows
+from quickcache_core.sources.rows import Rows, found
 
 T = TypeVar("T")
 
@@ -92,8 +93,8 @@ class TableSource(BaseSource):
 
     def load_many(self, keys: Sequence[str]) -> Mapping[str, Any]:
         by_row_key = self._rows.keys(keys)
-        rows = self._with_cursor(lambda cursor: list(self._found(cursor, list(by_row_key))))
-        return {by_row_key[row[0]]: self._rows.value(row[1:]) for row in rows if row[0] in by_row_key}
+        rows = self._with_cursor(lambda cursor: list(found(by_row_key, partial(self._found, cursor))))
+        return {key: self._rows.value(row[1:]) for key, row in rows}
 
     def _found(self, cursor: Any, keys: list[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(keys), _MANY):

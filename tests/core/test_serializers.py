@@ -109,6 +109,20 @@ class TestRefusals:
         with pytest.raises(SerializationError, match="pickle"):
             JsonSerializer().serialize(value)
 
+    @pytest.mark.parametrize("indent", [None, 2])
+    def test_surrogates_that_json_takes_for_one_character(self, indent: int | None) -> None:
+        """They are refused, wherever they are; what only resembles them comes back as it is."""
+        serializer = JsonSerializer(indent=indent)
+        pair = "\ud83d\ude00"
+        for value in (pair, ["a", f"b{pair}c"], {"a": {pair: 1}}):
+            with pytest.raises(SerializationError, match=r"two surrogates.*serializer='pickle'"):
+                serializer.serialize(value)
+            with pytest.raises(SerializationError):
+                serializer.serialize_for_people(value)
+        alike = ["\U0001f600", "\ud83d", "\ude00\ud83d", "\ud83d \ude00", r"\ud83d\ude00", "한국어", "\ud83d"]
+        for value in (alike, ["\ud83d", "\ude00"], {"\ud83d": "\ude00"}, "\U0001f600"):
+            assert serializer.deserialize(serializer.serialize(value)) == value
+
     @pytest.mark.parametrize("value", [2**64, [-(2**63) - 1], "\ud800"])
     def test_what_only_msgpack_lacks(self, value: object) -> None:
         """MessagePack's own gaps: integers of more than 64 bits and text that is no UTF-8."""

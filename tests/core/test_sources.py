@@ -718,6 +718,23 @@ def make_source(request: pytest.FixtureRequest, database: Path) -> Iterator[Make
 class TestTables:
     """The two ready sources for tables, against a file of SQLite."""
 
+    def test_spellings_of_one_key(self, make_source: MakeSource, database: Path) -> None:
+        """Each that is asked for has the row."""
+        source = make_source("users", "id", "name", parse_key=int)
+        assert source.load_many(["1", "01", "2", "7", "07"]) == {"1": "Ada", "01": "Ada", "2": "Alan"}
+
+    def test_keys_that_only_the_database_takes_for_equal(
+        self, make_source: MakeSource, database: Path
+    ) -> None:
+        """A column that compares without case has one row for both, alone and together."""
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("CREATE TABLE loose (k TEXT COLLATE NOCASE PRIMARY KEY, v)")
+            connection.execute("INSERT INTO loose VALUES ('sofa', 1), ('Bed', 2)")
+        source = make_source("loose", "k", "v")
+        assert (source.load("Sofa"), source.load("sofa"), source.load("so")) == (1, 1, MISSING)
+        assert source.load_many(["Sofa", "bed", "x"]) == {"Sofa": 1, "bed": 2}
+        assert source.load_many(["Sofa", "sofa", "SOFA"]) == {"Sofa": 1, "sofa": 1, "SOFA": 1}
+
     def test_rows_as_dictionaries(self, make_source: MakeSource, database: Path) -> None:
         """Read, inserted, overwritten and removed."""
         source = make_source("users", "id", ["name", "age"], parse_key=int)

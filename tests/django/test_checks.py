@@ -297,6 +297,26 @@ class TestDangers:
         assert f"  warning  settings: {message.msg.split(': ')[1][:-1]}" in said.getvalue()
         assert remedy in said.getvalue()
 
+    @pytest.mark.parametrize(
+        "options", [{}, {"SERIALIZER": "json"}, {"SECRET": "one of its own, long enough"}]
+    )
+    def test_keys_that_are_too_short(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        """Each is named where it would sign pickles, also by `quickcache_check`, and shown nowhere."""
+        shared = {"LOCATION": f"shared://{tmp_path}/c", "OPTIONS": {"MAX_BYTES": "4MB", **options}}
+        keys = {"SECRET_KEY": "weak", "SECRET_KEY_FALLBACKS": [STRONG, "old-weak-key"]}
+        with override_settings(**keys, CACHES={"default": {"BACKEND": BACKEND, **shared}}):
+            found = check_caches(None)
+            said = StringIO()
+            call_command("quickcache_check", stdout=said)
+            assert check(shop={}) == []
+        names = [] if options else ["SECRET_KEY", "SECRET_KEY_FALLBACKS[1]"]
+        assert [message.id for message in found] == ["quickcache.W008"] * len(names)
+        for name, message in zip(names, found, strict=True):
+            assert f"{name} is shorter than 16 bytes" in message.msg
+            assert "weak" not in message.msg
+        lines = [line for line in said.getvalue().splitlines() if "shorter than 16 bytes" in line]
+        assert [line.split()[2] for line in lines] == names
+
 
 STRONG = "a key that nobody guesses, of more than fifty characters: 0123456789"
 
@@ -329,7 +349,7 @@ class TestDeployment:
         for other in ({}, {"DEFAULT_THROTTLE_CLASSES": ["no.such.Throttle", f"{__name__}.Subclass"]}, None):
             assert deployment(REST_FRAMEWORK=other) == []
 
-    @pytest.mark.parametrize("secret", ["django-insecure-" + STRONG, "short", "x" * 100])
+    @pytest.mark.parametrize("secret", ["django-insecure-" + STRONG, "short, but enough", "x" * 100])
     def test_a_secret_that_can_be_guessed(self, tmp_path: Path, secret: str) -> None:
         """Where it signs what others may be able to write; of memory scope nobody else can."""
         shared = {"LOCATION": f"shared://{tmp_path}/c"}

@@ -266,6 +266,13 @@ class TestLock:
                 pass
         assert not lock.locked()
 
+    def test_tokens_of_threads(self, cache: QuickCache) -> None:
+        """Each thread has a token of its own, as with `thread_local=True`; the other way isn't pretended."""
+        with cache.lock("l", timeout=10, thread_local=True) as lock:
+            assert lock.owned()
+        with pytest.raises(TypeError, match="thread_local=False"):
+            cache.lock("l", thread_local=False)
+
     def test_the_timeout_ends(self, cache: QuickCache, clock: ManualClock) -> None:
         """`timeout` is the lease; without one there is no end."""
         with pytest.raises(LockNotOwned), cache.lock("l", timeout=10):

@@ -10,7 +10,20 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from catalog.models import Bargain, Gadget, Label, Note, Product, Review, Stamped, Vendor, Visit
+from catalog.models import (
+    Bargain,
+    Depot,
+    Gadget,
+    Importer,
+    Label,
+    Note,
+    Outlet,
+    Product,
+    Review,
+    Stamped,
+    Vendor,
+    Visit,
+)
 from django.core.cache import caches
 from django.core.exceptions import EmptyResultSet, ImproperlyConfigured
 from django.db import connection, connections, models, transaction
@@ -23,7 +36,7 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 from quickcache_django import QuickCache
 from quickcache_django.model_tags import changed, invalidate_on_change, tags_for
 
-TABLES = (Vendor, Label, Product, Gadget, Review, Note, Visit)
+TABLES = (Vendor, Depot, Outlet, Label, Product, Gadget, Review, Note, Visit)
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +232,37 @@ class TestChanges:
         product.refresh_from_db()
         assert product.vendor is None
         assert entries.left == {"product", "model"}
+
+    def test_rows_set_to_null_through_a_proxy(self, cache: QuickCache) -> None:
+        """It makes no difference by which of its classes the related row is deleted."""
+        vendor = Vendor.objects.create(name="v")
+        product = Product.objects.create(name="one", vendor=vendor)
+        entries = Entries(cache, product=product, model=Product, label=Label)
+        Importer.objects.get().delete()
+        product.refresh_from_db()
+        assert product.vendor is None
+        assert entries.left == {"product", "model"}
+
+    @isolate_apps("catalog")
+    def test_rows_set_to_null_through_a_proxy_that_comes_later(self, cache: QuickCache) -> None:
+        class Late(Importer):
+            class Meta:
+                app_label = "catalog"
+                proxy = True
+
+        entries = Entries(cache, products=Product, label=Label)
+        post_delete.send(Late, instance=Late(pk=1), using="default", origin=None)
+        assert entries.left == {"products"}
+
+    def test_rows_set_to_null_in_the_table_of_a_parent(self, cache: QuickCache) -> None:
+        """Also if the parent isn't watched."""
+        vendor = Vendor.objects.create(name="v")
+        outlet = Outlet.objects.create(name="one", vendor=vendor)
+        entries = Entries(cache, outlet=outlet, model=Outlet, label=Label)
+        vendor.delete()
+        outlet.refresh_from_db()
+        assert outlet.vendor is None
+        assert entries.left == {"outlet", "model"}
 
     def test_inheritance(self, cache: QuickCache) -> None:
         """A row that lies in two tables changes both, and is changed with each."""

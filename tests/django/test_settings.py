@@ -13,7 +13,15 @@ from django.core.cache import CacheHandler, InvalidCacheBackendError
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from quickcache_core import FIELDS, NEVER, CacheLoadError, CacheSaveError, QuickCacheConfig
+from quickcache_core import (
+    FIELDS,
+    NEVER,
+    CacheLoadError,
+    CacheSaveError,
+    QuickCacheConfig,
+    SerializationError,
+)
+from quickcache_core.serializer import signing
 from quickcache_core.testing import ManualClock
 from quickcache_django import QuickCache
 from quickcache_django.conf import CORE_OPTIONS, SettingError
@@ -284,6 +292,38 @@ def test_snapshot_is_signed_with_the_secret_key(location: str, tmp_path: Path) -
             cache.clear()
             cache.engine.load_from_disk(path)
     assert cache.get("k") == {"a": [1]}
+
+
+def test_former_key_that_is_too_short(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It can't have signed anything, and is left out with one warning that doesn't show it; one in the
+    cache's own option is an error."""
+    shared = f"shared://{tmp_path}/c"
+    weak, former = "old-weak-key", settings.SECRET_KEY
+    build(shared).set("k", {"a": [1]})
+    signing._told.clear()
+    with override_settings(
+        SECRET_KEY="quite another key, also long enough", SECRET_KEY_FALLBACKS=[weak, former]
+    ):
+        cache = build(shared)
+        assert cache.get("k") == {"a": [1]}
+        for value in ({"b": 1}, {"c": 2}):
+            cache.set("k", value)
+            assert cache.get("k") == value
+        with pytest.raises(SettingError, match="16 bytes"):
+            build(shared, OPTIONS={"SECRET": former, "SECRET_FALLBACKS": [weak]})
+    [message] = [each.getMessage() for each in caplog.records if "SECRET_KEY" in each.getMessage()]
+    assert message.startswith("1 of 2 in SECRET_KEY_FALLBACKS are shorter than 16 bytes")
+    assert weak not in message
+
+
+def test_key_that_is_too_short(tmp_path: Path) -> None:
+    """It counts as none: what must be signed is refused, with the error that says so."""
+    with override_settings(SECRET_KEY="short"):
+        cache = build(f"shared://{tmp_path}/c")
+        cache.set("plain", 1)
+        assert cache.get("plain") == 1
+        with pytest.raises(SerializationError, match="needs a signature"):
+            cache.set("k", {"a": [1]})
 
 
 def test_no_secret_key(location: str, tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ class Book(models.Model):
         app_label = "library"
 
 
+class Tin(models.Model):
+    label = models.CharField(max_length=20, unique=True, db_collation="NOCASE")
+    grams = models.IntegerField()
+
+    class Meta:
+        app_label = "library"
+
+
 @pytest.fixture
 def library(tmp_path: Path) -> Iterator[str]:
     """The alias of a database in a file, which all threads can use. Threads remember where an alias leads, so
@@ -49,7 +57,7 @@ def library(tmp_path: Path) -> Iterator[str]:
     }
     connection = connections[alias]
     with connection.schema_editor() as editor:
-        for model in (Shelf, Book, Session):
+        for model in (Shelf, Book, Tin, Session):
             editor.create_model(model)
     Shelf.objects.using(alias).create(pk=1, name="novels")
     Book.objects.using(alias).create(isbn="1", title="Emma", pages=474, shelf_id=1)
@@ -79,6 +87,30 @@ def test_by_a_unique_field(library: str) -> None:
     source.remove("2")
     assert titles(library) == {"1": "Emma!", "3": "Sanditon"}
     assert Book.objects.using(library).get(isbn="1").pk == 1
+
+
+def test_spellings_of_one_key(library: str) -> None:
+    """Each that is asked for has the row."""
+    source = ModelSource(Book, fields=["title"], using=library)
+    assert source.load_many(["1", "01", "2", "7"]) == {
+        "1": {"title": "Emma"},
+        "01": {"title": "Emma"},
+        "2": {"title": "Persuasion"},
+    }
+
+
+def test_keys_that_only_the_database_takes_for_equal(library: str) -> None:
+    """A column that compares without case has one row for both; for keys that have none nothing is asked
+    again."""
+    Tin.objects.using(library).create(label="tea", grams=250)
+    Tin.objects.using(library).create(label="Salt", grams=500)
+    source = ModelSource(Tin, "label", using=library)
+    assert (source.load("Tea"), source.load("te")) == ({"grams": 250}, MISSING)
+    for keys in (["tea", "Tea"], ["TEA", "salt"]):
+        assert source.load_many([*keys, "x"]).keys() == set(keys)
+    with CaptureQueriesContext(connections[library]) as queries:
+        assert source.load_many(["tea", "x", "y"]).keys() == {"tea"}
+    assert len(queries) == 1
 
 
 def test_by_primary_key(library: str) -> None:

@@ -110,6 +110,22 @@ def test_check(app: Flask, backend: Any) -> None:
     assert "No problems." in run(app, "check").output
 
 
+def test_check_of_short_secret_keys(app: Flask, make_backend: Any, tmp_path: Path) -> None:
+    """They are named where they would sign, and nowhere else."""
+    app.secret_key = "dev"
+    app.config["SECRET_KEY_FALLBACKS"] = ["a former key, long enough to sign with", "old"]
+    shared = {"location": f"shared://{tmp_path}/c", "max_bytes": 4_000_000}
+    for options in ({}, shared, {**shared, "serializer": "json"}):
+        make_backend(CACHE_OPTIONS=options)
+    said = [
+        [one["says"] for one in alias["findings"] if "shorter than 16 bytes" in one["says"]]
+        for alias in json.loads(run(app, "check", "--json").stdout)["aliases"]
+    ]
+    assert [len(each) for each in said] == [0, 2, 0]
+    assert said[1][0].startswith("app.secret_key is")
+    assert said[1][1].startswith("SECRET_KEY_FALLBACKS[1] is")
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     (tmp_path / "app.py").write_text(

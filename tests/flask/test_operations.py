@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from quickcache_core import InvalidKey
 from quickcache_flask import QuickCache
@@ -151,8 +152,10 @@ def test_what_cannot_be_pickled(backend: QuickCache) -> None:
     assert backend.get_many("key", "other", "a") == ["old", None, None]
 
 
-def test_no_secret_key(make_backend: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", [None, "", "dev"])
+def test_no_secret_key(make_backend: Any, app: Flask, tmp_path: Path, key: str | None) -> None:
     """What would have to be signed can't be stored where others may read it; the error says what to set."""
+    app.secret_key = key
     options = {"location": f"shared://{tmp_path}/cache", "max_bytes": 4_000_000}
     backend = make_backend(CACHE_OPTIONS=options)
     assert backend.set("plain", "text")

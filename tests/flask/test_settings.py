@@ -339,6 +339,15 @@ def test_app_without_a_good_secret_key(app: Flask, tmp_path: Path, secret_key: s
     assert not list(tmp_path.iterdir())
 
 
+def test_former_key_that_is_too_short(app: Flask, tmp_path: Path) -> None:
+    """It can't have signed anything, and is left out."""
+    app.secret_key = SECRET
+    app.config["SECRET_KEY_FALLBACKS"] = ["old"]
+    backend = init_app(app, CACHE_OPTIONS={"location": f"shared://{tmp_path}/c", "max_bytes": 4_000_000})
+    backend.set("key", {"a": {1}})
+    assert backend.get("key") == {"a": {1}}
+
+
 def test_secret_of_the_cache_wins(app: Flask, tmp_path: Path) -> None:
     """`secret` is used in place of the app's key, and its fallbacks in place of the app's."""
     app.secret_key = "the app's secret, long enough"

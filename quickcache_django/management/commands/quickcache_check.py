@@ -12,7 +12,7 @@ from quickcache_core.location import read_location, shown
 from quickcache_core.metrics.report import to_json
 from quickcache_core.moving import IN_MEMORY, meant_elsewhere
 from quickcache_django.backend import QuickCache
-from quickcache_django.checks import entries
+from quickcache_django.checks import doubts_of_secrets, entries
 from quickcache_django.conf import DEFAULTS, Reader
 from quickcache_django.management.command import CacheCommand
 
@@ -62,6 +62,7 @@ class Command(CacheCommand):
         sources = _sources(alias, location, reader.given_as, in_memory)
         meant = meant_elsewhere(location)
         doubts = [f"LOCATION {IN_MEMORY}: {meant}"] if meant else []
+        doubts += doubts_of_secrets(reader)
         return {**check_alias(alias, engine, sources, str.upper, doubts), "location": _shown(location)}
 
 

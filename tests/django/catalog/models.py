@@ -17,6 +17,22 @@ class Vendor(models.Model):
     name = models.CharField(max_length=20)
 
 
+class Importer(Vendor):
+    class Meta:
+        proxy = True
+
+
+class Depot(models.Model):
+    """Of which no cache has to know."""
+
+    vendor = models.ForeignKey("Vendor", models.SET_NULL, null=True)
+
+
+@invalidate_on_change
+class Outlet(Depot):
+    name = models.CharField(max_length=20)
+
+
 @invalidate_on_change
 class Label(models.Model):
     name = models.CharField(max_length=20)
