@@ -608,7 +608,7 @@ class QuickCache:
         """
         if prefix == "":
             raise ValueError("prefix='': every key begins with it; use clear()")
-        keys = self.keys(prefix)
+        keys = self.keys(prefix, stale=True)
         # First: what is stored by then is listed, and what is being loaded won't be stored.
         self.overtake_loads(prefix)
         count = 0
@@ -626,15 +626,16 @@ class QuickCache:
 
     # The whole cache
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """The keys of live entries that begin with `prefix`, in no particular order.
+    def keys(self, prefix: str = "", *, stale: bool = False) -> Iterator[str]:
+        """The keys of live entries that begin with `prefix`, in no particular order; with `stale` of those
+        that have expired and haven't left, too: `stale_ttl` keeps them for who loads.
 
         Looks at every entry. Keys that come or go meanwhile may or may not be among them; those of namespaces
         aren't.
         """
         if not isinstance(prefix, str):
             raise TypeError(f"prefix={prefix!r}: give a string")
-        return (key for key in self._store.keys(prefix) if not key.startswith(SEPARATOR))
+        return (key for key in self._store.keys(prefix, stale=stale) if not key.startswith(SEPARATOR))
 
     def __iter__(self) -> Iterator[str]:
         return self.keys()
@@ -995,9 +996,9 @@ class QuickCache:
     ) -> Warmed:
         return await awarm(self, source, loader, ttl_sec, **options)
 
-    async def akeys(self, prefix: str = "") -> list[str]:
+    async def akeys(self, prefix: str = "", *, stale: bool = False) -> list[str]:
         """As `keys`, but all at once."""
-        return await self.arun(lambda: list(self.keys(prefix)))
+        return await self.arun(lambda: list(self.keys(prefix, stale=stale)))
 
     async def acontains(self, key: object) -> bool:
         return await self.arun(self.__contains__, key)

@@ -97,9 +97,13 @@ def iter_keys(
     Those that come or go meanwhile may or may not be among them. `itersize` makes no difference. Raises
     `ImproperlyConfigured` if KEY_FUNCTION changes keys so that they can't be told any more.
     """
+    return _found(cache, search, version, stale=False)
+
+
+def _found(cache: QuickCache, search: str, version: int | None, *, stale: bool) -> Iterator[str]:
     pattern = KeyPattern(search)
     head = cache._before_keys(version)
-    keys = cache._cache.keys(head + pattern.beginning)
+    keys = cache._cache.keys(head + pattern.beginning, stale=stale)
     return (key for full in keys if pattern.matches(key := full[len(head) :]))
 
 
@@ -115,7 +119,7 @@ def delete_pattern(
 
     Tags and namespaces take constant time.
     """
-    keys = cache.iter_keys(pattern, version=version)
+    keys = _found(cache, pattern, version, stale=True)
     # First, as the engine's `delete_prefix` does. Of all keys that begin as the pattern does.
     cache._cache.overtake_loads(cache._before_keys(version) + KeyPattern(pattern).beginning)
     count = 0

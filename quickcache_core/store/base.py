@@ -236,8 +236,9 @@ class Store(ABC):
         """Entries, expired ones that haven't left yet included."""
 
     @abstractmethod
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Keys of live entries, in no particular order.
+    def keys(self, prefix: str, *, stale: bool = False) -> Iterator[str]:
+        """Keys of live entries, in no particular order. With `stale` of all that are there, as for removals:
+        what has expired may still be served to those who load.
 
         Entries that come or go meanwhile may or may not be seen.
         """

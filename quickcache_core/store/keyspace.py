@@ -156,10 +156,10 @@ class KeyspaceStore(Store):
     def __len__(self) -> int:
         return sum(not key.startswith(SEPARATOR) for key in self.keys(""))
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, *, stale: bool = False) -> Iterator[str]:
         own = self.prefix
         length = len(own)
-        for full in self.root.keys(own + prefix):
+        for full in self.root.keys(own + prefix, stale=stale):
             yield full[length:]
 
     def expired_size(self) -> int:

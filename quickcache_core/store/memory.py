@@ -140,10 +140,10 @@ class MemoryStore(Store):
     def __len__(self) -> int:
         return len(self._table.entries)
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, *, stale: bool = False) -> Iterator[str]:
         is_live = self._population.is_live
         for entry in self._all():
-            if entry.key.startswith(prefix) and is_live(entry):
+            if entry.key.startswith(prefix) and (stale or is_live(entry)):
                 yield entry.key
 
     def remaining(self, key: str) -> tuple[Presence, float]:

@@ -133,8 +133,9 @@ class OffStore(Store):
     def __len__(self) -> int:
         return 0
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        return iter(())
+    def keys(self, prefix: str, *, stale: bool = False) -> Iterator[str]:
+        # What is removed while it is switched off must not come back.
+        return self._covered.keys(prefix, stale=True) if stale else iter(())
 
     def expired_size(self) -> int:
         return 0

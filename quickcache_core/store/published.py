@@ -22,7 +22,7 @@ class HasKeys(Protocol):
 class HasPrefixes(Protocol):
     def clear(self) -> int: ...
 
-    def keys(self, prefix: str) -> Iterator[str]: ...
+    def keys(self, prefix: str, *, stale: bool = False) -> Iterator[str]: ...
 
     def overtake_loads(self, prefix: str) -> None: ...
 
@@ -41,11 +41,11 @@ def live_keys(store: HasKeys, prefix: str, limit: int | None) -> list[KeyOfStore
 
 
 def cleared(store: HasPrefixes, prefix: str) -> int:
-    """Remove the entries whose keys begin so, all if it is empty; how many there were."""
+    """Remove the entries whose keys begin so, all if it is empty; how many live ones there were."""
     if not prefix:
         return store.clear()
     store.overtake_loads(prefix)
-    return store.remove_many(list(store.keys(prefix)))
+    return store.remove_many(list(store.keys(prefix, stale=True)))
 
 
 class MemorySource:

@@ -770,3 +770,13 @@ def test_writes_of_values_that_are_too_large(make: Make, oversized: str, options
     assert sorted(cache.keys()) == sorted(many.keys() - {"large"})
     assert cache.get_many(many) == {key: value for key, value in many.items() if key != "large"}
     assert oversized == "raise" or sorted(told) == sorted(many.keys() - {"large"})
+
+
+def test_stale_values_leave_with_a_prefix(cache: QuickCache, clock: ManualClock) -> None:
+    """They aren't counted, for nobody could get them; but who loads isn't given them any more."""
+    for part in (cache, cache.namespace("part")):
+        stale(part, clock)
+        assert list(part.keys()) == []
+        assert list(part.keys("k", stale=True)) == ["k"]
+        assert part.delete_prefix("k") == 0
+        assert part.get_or_set("k", lambda: "new", stale_ttl=STALE) == "new"

@@ -212,9 +212,9 @@ class RedisStore(Store):
     def expired_size(self) -> int:
         return self._answer_or(0, lambda: sum(map(len, self._survey.expired())))
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, *, stale: bool = False) -> Iterator[str]:
         try:
-            for tails in self._survey.live(prefix):
+            for tails in self.table.scan(tail_of(prefix)) if stale else self._survey.live(prefix):
                 yield from map(key_of, tails)
         except StoreUnavailable as error:
             self._in_trouble(error)

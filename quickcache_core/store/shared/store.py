@@ -162,9 +162,9 @@ class SharedStore(Store):
     def expired_size(self) -> int:
         return self._answer_or(0, self._table.expiry.size)
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, *, stale: bool = False) -> Iterator[str]:
         def live(raw: bytes, record: memoryview) -> str | None:
-            return original_key(raw, record) if self._table.presence(record) is _LIVE else None
+            return original_key(raw, record) if stale or self._table.presence(record) is _LIVE else None
 
         starts = [stored_range(prefix), *([] if not prefix else [b"\xfe"])]
         try:

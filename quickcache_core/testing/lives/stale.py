@@ -44,6 +44,16 @@ class StaleContract(Kinds):
         assert store.get("a", ASK) is ASK
         assert store.look("a") is None
 
+    def test_keys_of_stale_ones(self) -> None:
+        """They are listed for removals only, which take them along and don't count them."""
+        store, clock = self.stored(STALE)
+        clock.advance(FRESH_ENDS)
+        assert list(store.keys("")) == []
+        assert list(store.keys("a", stale=True)) == ["a"]
+        assert list(store.keys("b", stale=True)) == []
+        assert store.remove_many(store.keys("a", stale=True)) == 0
+        assert store.get("a", ASK) is ASK
+
     def test_expired_to_all_others(self) -> None:
         """Nobody but those who ask sees it, and their looks don't remove it."""
         store, clock = self.stored(STALE)
