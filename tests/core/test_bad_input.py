@@ -390,7 +390,7 @@ def good_calls(
         "delete_many": (cache.delete_many, {"keys": ["k"]}),
         "delete_prefix": (cache.delete_prefix, {"prefix": "z"}),
         "overtake_loads": (cache.overtake_loads, {"prefix": "z"}),
-        "keys": (cache.keys, {"prefix": ""}),
+        "keys": (cache.keys, {"prefix": "", "stale": False}),
         "resize": (cache.resize, {"max_size": 10, "max_bytes": None}),
         "save_to_disk": (cache.save_to_disk, {"filepath": folder / "s", "use_timestamp": False}),
         "load_from_disk": (cache.load_from_disk, {"filepath": saved}),
@@ -509,7 +509,10 @@ ARGUMENTS: dict[str, dict[str, list[Row]]] = {
         ]
     },
     "overtake_loads": {"prefix": [(TypeError, [None, 5, b"user:", ["a"]], "prefix=.*: give a string")]},
-    "keys": {"prefix": [(TypeError, [None, 5, b"user:", ["a"], ("a",)], "prefix=.*: give a string")]},
+    "keys": {
+        "prefix": [(TypeError, [None, 5, b"user:", ["a"], ("a",)], "prefix=.*: give a string")],
+        "stale": [*ANYTHING],
+    },
     "resize": {
         "max_size": [(ConfigError, [0, -1, 1.5, True, "5", HUGE, NAN], "max_size=.*: give an integer")],
         "max_bytes": [(ConfigError, [0, 5, "1MB", True, "much"], "max_bytes=.*: this cache weighs nothing")],
