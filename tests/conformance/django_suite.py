@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,14 +111,28 @@ MUST_USE_IT = {
 }
 
 
-def run(version: str, *, part: str = "all", baseline: bool = False, scope: str = "memory") -> bool:
-    """Run the tests of the newest Django `version`.x and print what came out; whether all is well."""
+def run(version: str, scopes: Sequence[str], *, part: str = "all", baseline: bool = False) -> bool:
+    """Run the tests of the newest Django `version`.x and print what came out; whether all is well. The scopes
+    at the same time: most of the tests sleep.
+    """
     interpreter(PYTHONS[version])
     name = f"django-{version}"
     python = environment(name, PYTHONS[version], PACKAGES)
     hot_path = "in C" if install(python) else "in Python"
     django = source(f"django=={version}.*", python)
-    tests = CACHE / name / ("baseline" if baseline else "tests")
+
+    def one(scope: str) -> bool:
+        return _run(version, python, hot_path, django, scope, part=part, baseline=baseline)
+
+    with ThreadPoolExecutor(len(scopes)) as threads:
+        return all(list(threads.map(one, scopes)))
+
+
+def _run(
+    version: str, python: Path, hot_path: str, django: Path, scope: str, *, part: str, baseline: bool
+) -> bool:
+    name = f"django-{version}"
+    tests = CACHE / name / ("baseline" if baseline else f"tests-{scope}")
     result = tests / "result.json"
     _copy(django / "tests", tests, changed=not baseline, scope=scope)
     backend = LOCMEM if baseline else BACKENDS[scope]
@@ -146,6 +162,9 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
                 "CONFORMANCE_PART": part,
                 "CONFORMANCE_RESULT": str(result),
             },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             check=False,
         )
     shared.cleanup()
@@ -163,7 +182,7 @@ def run(version: str, *, part: str = "all", baseline: bool = False, scope: str =
             part=part,
             baseline=baseline,
         )
-    print(outcome.text(), flush=True)
+    print(f"{finished.stdout}\n{outcome.text()}", flush=True)
     return outcome.ok
 
 

@@ -28,11 +28,7 @@ def _scopes(options: argparse.Namespace) -> list[str]:
 
 def _django(version: str) -> Suite:
     def run(options: argparse.Namespace) -> bool:
-        ran = [
-            django_suite.run(version, part=options.part, baseline=options.baseline, scope=scope)
-            for scope in _scopes(options)
-        ]
-        return all(ran)
+        return django_suite.run(version, _scopes(options), part=options.part, baseline=options.baseline)
 
     return run
 
