@@ -63,6 +63,9 @@ def test_nothing_outdated_in_a_cluster(redis_url: str, coherence_seconds: float)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", WRONG)
 def test_wrong_protocols(redis_server: RedisServer, redis_url: str, how: str) -> None:
-    """They are found out."""
-    found = run(redis_server.url, redis_url, 4.0, how)
-    assert sum(len(one["violations"]) for one in found) > 3, f"not found out: {how}"
+    """They are found out, on a busy machine after a while."""
+    for seconds in (4.0, 12.0, 36.0):
+        found = run(redis_server.url, redis_url, seconds, how)
+        if sum(len(one["violations"]) for one in found) > 3:
+            return
+    pytest.fail(f"not found out: {how}")
