@@ -628,7 +628,8 @@ class QuickCache:
 
     def keys(self, prefix: str = "", *, stale: bool = False) -> Iterator[str]:
         """The keys of live entries that begin with `prefix`, in no particular order; with `stale` of those
-        that have expired and haven't left, too: `stale_ttl` keeps them for who loads.
+        that have expired and haven't left, too: `stale_ttl` keeps them for who loads. In scope `redis` these
+        may include keys that are just being loaded.
 
         Looks at every entry. Keys that come or go meanwhile may or may not be among them; those of namespaces
         aren't.

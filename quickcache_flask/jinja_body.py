@@ -35,7 +35,8 @@ def _own_cell(cell: CellType) -> CellType:
         value = cell.cell_contents
     except ValueError:  # nothing was set so far
         return CellType()
-    return CellType(_Loop(value) if isinstance(value, LoopContext) else value)
+    # Not of a template that is rendered by coroutines, whose loops tell nothing without being awaited.
+    return CellType(_Loop(value) if type(value) is LoopContext else value)
 
 
 class _Loop:
